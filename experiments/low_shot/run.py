@@ -1,0 +1,231 @@
+"""Scratch or transfer? The experiment, phase after phase.
+
+    pre-train -> (tune) -> scratch, transfer -> TF-IDF -> contamination -> report
+
+Every phase skips what is finished; killed at any moment, the same command goes on.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import pathlib
+import time
+
+from experiments.low_shot.baseline import run_baseline
+from experiments.low_shot.settings import (
+    ARMS,
+    Choice,
+    LowShotSettings,
+    finetune_settings,
+    nearest,
+    plan_for,
+    pretrain_settings,
+)
+from tljax.cli.finetune import Member, finetune
+from tljax.cli.pretrain import pretrain
+from tljax.data.labelled import load_labelled
+from tljax.data.sources import Source, open_source
+from tljax.data.tokenizer import Tokenizer
+from tljax.evaluate.contamination import NGRAM, contaminated
+from tljax.report.page import write_experiment_report
+from tljax.report.records import load_final
+from tljax.settings import InputError, to_dict
+from tljax.train.files import read_json, write_json
+from tljax.train.record import open_run
+
+TUNING_SEED = 1000  # tuning's subsets and orders are never those of the runs that count
+
+
+def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
+    """Runs or resumes the experiment and returns its summary.
+
+    Raises:
+      InputError: something given cannot be used; nothing is overwritten.
+    """
+    settings = cut_to_data(settings, open_source(settings.task.source))
+    open_run(folder, to_dict(settings), "low_shot")
+    phases = _Phases(folder / "phases.json")
+    with phases.time("pretrain"):
+        pretrain(pretrain_settings(settings), folder / "lm")
+    with phases.time("tune"):
+        chosen = _tune(settings, folder)
+    for arm in ARMS:
+        with phases.time(f"finetune_{arm}"):
+            _finetune(settings, folder, arm, chosen)
+    with phases.time("tfidf"):
+        _baseline(settings, folder)
+    with phases.time("contamination"):
+        _contamination(settings, folder)
+    if _is_current(folder):
+        return read_json(folder / "summary.json")
+    with phases.time("report"):
+        return write_experiment_report(folder)
+
+
+def cut_to_data(settings: LowShotSettings, source: Source) -> LowShotSettings:
+    """The settings with a plan for the labels that exist; what was cut is said.
+
+    Raises:
+      InputError: no test items, or a plan that cannot be carried out.
+    """
+    existing = len(source.examples("train"))
+    if not len(source.examples("test")):
+        raise InputError(f"{source.uri} has no test items; give more labelled rows")
+    plan = plan_for(settings.plan, existing)
+    if plan.sizes != tuple(sorted(settings.plan.sizes)):
+        print(
+            f"{source.uri} has {existing} training labels: sizes"
+            f" {list(settings.plan.sizes)} are cut to {list(plan.sizes)}"
+        )
+    if existing < 100:
+        print(
+            f"{existing} training labels are few: intervals will be wide, and only"
+            " large differences can be seen"
+        )
+    return dataclasses.replace(settings, plan=plan)
+
+
+def run_folder(folder: pathlib.Path, arm: str, n: int, seed: int) -> pathlib.Path:
+    """Where a run of an arm lies."""
+    return folder / "runs" / f"{arm}-n{n}-s{seed}"
+
+
+def _finetune(settings, folder, arm, chosen) -> None:
+    members = [
+        Member(
+            finetune_settings(
+                settings,
+                arm=arm,
+                n=n,
+                seed=seed,
+                choice=nearest(chosen[arm], n),
+                lm=str(folder / "lm"),
+                tuning=False,
+            ),
+            run_folder(folder, arm, n, seed),
+        )
+        for n, seed in itertools.product(
+            settings.plan.sizes, range(settings.plan.seeds)
+        )
+    ]
+    finetune(members, populations=folder / "populations", title=arm)
+
+
+def _tune(settings, folder) -> dict:
+    """The best choice for each arm and size by mean validation accuracy."""
+    tuning = settings.tuning
+    if not tuning.rates:
+        return settings.tuned
+    grid = [
+        Choice(*point)
+        for point in itertools.product(tuning.rates, tuning.epochs, tuning.layer_decays)
+    ]
+    evidence = {}
+    sizes = sorted({min(n, max(settings.plan.sizes)) for n in tuning.sizes})
+    for arm in ARMS:
+        members = {}
+        for n, choice, seed in itertools.product(sizes, grid, range(tuning.seeds)):
+            point = "-".join(f"{value:g}" for value in dataclasses.astuple(choice))
+            name = f"{arm}-n{n}-{point}-s{seed}"
+            made = finetune_settings(
+                settings,
+                arm=arm,
+                n=n,
+                seed=TUNING_SEED + seed,
+                choice=choice,
+                lm=str(folder / "lm"),
+                tuning=True,
+            )
+            members[n, choice, seed] = Member(made, folder / "tuning" / name)
+        title = f"tune {arm}"
+        finetune(
+            list(members.values()), populations=folder / "populations", title=title
+        )
+        evidence[arm] = {str(n): _ranked(members, n, grid, tuning.seeds) for n in sizes}
+    write_json(folder / "tuning.json", evidence)
+    return {
+        arm: {
+            n: Choice(**{f.name: ranked[0][f.name] for f in dataclasses.fields(Choice)})
+            for n, ranked in sizes.items()
+        }
+        for arm, sizes in evidence.items()
+    }
+
+
+def _ranked(members, n, grid, seeds) -> list[dict]:
+    """Grid points, best first, with their mean validation accuracy."""
+    rows = []
+    for choice in grid:
+        found = [
+            load_final(members[n, choice, seed].folder)["validation"]["accuracy"]
+            for seed in range(seeds)
+        ]
+        mean = sum(one["value"] for one in found) / seeds
+        rows.append({**dataclasses.asdict(choice), "validation_accuracy": mean})
+    return sorted(rows, key=lambda row: -row["validation_accuracy"])
+
+
+def _is_current(folder) -> bool:
+    """Whether the report was written after the last record."""
+    report = folder / "report.html"
+    records = [folder / "contamination.json", *folder.glob("runs/*/predictions/*")]
+    return report.exists() and all(
+        path.stat().st_mtime <= report.stat().st_mtime for path in records
+    )
+
+
+def _baseline(settings, folder) -> None:
+    wanted = [
+        (n, seed, run_folder(folder, "tfidf", n, seed))
+        for n, seed in itertools.product(
+            settings.plan.sizes, range(settings.plan.seeds)
+        )
+    ]
+    if all((path / "predictions" / "test.jsonl").exists() for _, _, path in wanted):
+        return
+    source = open_source(settings.task.source)
+    tokenizer = Tokenizer.load(folder / "lm" / "tokenizer.json")
+    length = settings.task.length
+    train = load_labelled(source, "train", tokenizer, length=length)
+    test = load_labelled(
+        source, "test", tokenizer, length=length, classes=train.classes
+    )
+    for n, seed, path in wanted:
+        run_baseline(train, test, n=n, seed=seed, folder=path)
+
+
+def _contamination(settings, folder) -> None:
+    path = folder / "contamination.json"
+    if path.exists():
+        return
+    test = open_source(settings.task.source).examples("test")
+    corpus = open_source(settings.corpus.source).examples("train")
+    items = {example.id: example.text for example in test}
+    found = contaminated(items, (document.text for document in corpus))
+    write_json(
+        path,
+        {
+            "ngram": NGRAM,
+            "share": len(found) / len(items),
+            "test_items": len(items),
+            "contaminated_ids": found,
+        },
+    )
+
+
+class _Phases:
+    """Seconds of each phase, over all sittings, in phases.json."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        self._seconds = read_json(path) if path.exists() else {}
+
+    @contextlib.contextmanager
+    def time(self, name: str):
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = self._seconds.get(name, 0.0) + time.monotonic() - started
+            self._seconds[name] = round(seconds, 2)
+            write_json(self._path, self._seconds)

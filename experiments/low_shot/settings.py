@@ -1,0 +1,217 @@
+"""What the question `scratch or transfer?` leaves open, and the plan to answer it."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from tljax.report.statistics import check_plan
+from tljax.settings import (
+    CorpusSettings,
+    FinetuneSettings,
+    HeadSettings,
+    InitSettings,
+    InputError,
+    MeshSettings,
+    ModelSettings,
+    OptimSettings,
+    PretrainSettings,
+    RecordSettings,
+    TaskSettings,
+    TokenizerSettings,
+    setting,
+)
+
+ARMS = ("scratch", "transfer")
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledSettings:
+    """The labelled set; how much of it is learnt from is the plan's matter."""
+
+    source: str = setting("URI of the labelled set, e.g. csv:a.csv?text=review&label=y")
+    length: int = setting("tokens of one packed row; longer items are cut", low=8)
+    validation_items: int = setting(
+        "validation items scored while training; 0 = all", low=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainStage:
+    """How the language model is trained."""
+
+    seed: int = setting("initial weights and data order", low=0)
+    steps: int = setting("optimizer steps", low=1)
+    optim: OptimSettings
+    record: RecordSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneStage:
+    """How every fine-tuning run is trained; rate and epochs come from `tuned`."""
+
+    head: HeadSettings
+    optim: OptimSettings
+    record: RecordSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """`arm` is more accurate than `against` with n labels."""
+
+    name: str = setting("how the report calls it")
+    arm: str = setting("the better one", choices=ARMS)
+    against: str = setting("the worse one", choices=ARMS)
+    n: int = setting("number of labels, one of the sizes", low=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanSettings:
+    """Fixed before anything runs: one claim, transfer > scratch, at each size."""
+
+    sizes: tuple[int, ...] = setting("numbers of labels, cut to what exists", low=2)
+    seeds: int = setting("runs an arm and size: subset, head, order", low=2)
+    alpha: float = setting("level of the family of claims (Holm)", low=0.0, high=0.5)
+    claims: tuple[Claim, ...] = setting("the claims; () = transfer > scratch at each n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What is chosen on validation items for an arm at a size."""
+
+    lr_peak: float = setting("peak learning rate", low=0.0)
+    epochs: float = setting("passes over the n items", low=0.0)
+    layer_decay: float = setting(
+        "learning rate of a layer = next layer's x this; 1 = equal", low=0.01, high=1.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TuningSettings:
+    """The grid tried for every arm and size on validation items; no rates = `tuned`."""
+
+    rates: tuple[float, ...] = setting("peak learning rates tried; () = none", low=0.0)
+    epochs: tuple[float, ...] = setting("numbers of epochs tried", low=0.0)
+    layer_decays: tuple[float, ...] = setting("layer decays tried", low=0.01, high=1.0)
+    sizes: tuple[int, ...] = setting(
+        "numbers of labels tuned at; other sizes take the nearest's choice", low=2
+    )
+    seeds: int = setting("runs a grid point, on seeds of their own", low=1)
+    validation_items: int = setting("validation items that decide; 0 = all", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LowShotSettings:
+    """The whole experiment."""
+
+    corpus: CorpusSettings
+    tokenizer: TokenizerSettings
+    model: ModelSettings
+    mesh: MeshSettings
+    pretrain: PretrainStage
+    task: LabelledSettings
+    finetune: FinetuneStage
+    plan: PlanSettings
+    tuning: TuningSettings
+    tuned: Mapping[str, Mapping[str, Choice]] = setting(
+        "tuned.ARM.N: rate and epochs; a size without an entry takes the nearest N's"
+    )
+
+    def check(self, where: str) -> None:
+        """Refuses a plan that could not pass, and arms without a choice."""
+        tuning = self.tuning
+        if tuning.rates and not (
+            tuning.epochs and tuning.layer_decays and tuning.sizes
+        ):
+            raise InputError(
+                f"{where}.tuning.rates is given; give epochs, layer_decays and sizes"
+                " too: the grid is their product"
+            )
+        for arm in ARMS:
+            if not self.tuned.get(arm) and not self.tuning.rates:
+                raise InputError(
+                    f"{where}.tuned.{arm} is empty and {where}.tuning.rates too; give"
+                    " a choice or a grid"
+                )
+        check_plan(
+            self.plan.seeds, self.plan.claims or self.plan.sizes, self.plan.alpha
+        )
+
+
+def nearest(choices: Mapping[str, Choice], n: int) -> Choice:
+    """The choice made at the size nearest to n, on a log scale."""
+    return choices[min(choices, key=lambda size: abs(math.log(int(size) / n)))]
+
+
+def pretrain_settings(settings: LowShotSettings) -> PretrainSettings:
+    """The pre-training run."""
+    stage = settings.pretrain
+    return PretrainSettings(
+        kind="pretrain",
+        seed=stage.seed,
+        steps=stage.steps,
+        corpus=settings.corpus,
+        tokenizer=settings.tokenizer,
+        model=settings.model,
+        optim=stage.optim,
+        mesh=settings.mesh,
+        record=stage.record,
+    )
+
+
+def finetune_settings(
+    settings: LowShotSettings,
+    *,
+    arm: str,
+    n: int,
+    seed: int,
+    choice: Choice,
+    lm: str,
+    tuning: bool,
+) -> FinetuneSettings:
+    """One fine-tuning run; arms differ in init.source (and the choice) alone."""
+    stage, items = settings.finetune, settings.task.validation_items
+    if tuning:
+        items = settings.tuning.validation_items
+    return FinetuneSettings(
+        kind="finetune",
+        seed=seed,
+        epochs=choice.epochs,
+        init=InitSettings(source=lm if arm == "transfer" else ""),
+        task=TaskSettings(
+            source=settings.task.source,
+            n=n,
+            length=settings.task.length,
+            validation_items=items,
+            score_test=not tuning,
+        ),
+        tokenizer=dataclasses.replace(settings.tokenizer, source=lm),
+        head=stage.head,
+        model=settings.model,
+        optim=dataclasses.replace(
+            stage.optim, lr_peak=choice.lr_peak, layer_decay=choice.layer_decay
+        ),
+        mesh=settings.mesh,
+        record=stage.record,
+    )
+
+
+def plan_for(plan: PlanSettings, existing: int) -> PlanSettings:
+    """The plan with its sizes cut to the labels that exist and its claims spelt out.
+
+    Raises:
+      InputError: a claim about a size that is not in the plan, or a plan that could
+        not pass whatever the outcome.
+    """
+    sizes = tuple(sorted({min(n, existing) for n in plan.sizes}))
+    claims = plan.claims or tuple(
+        Claim(f"transfer beats scratch at n = {n}", "transfer", "scratch", n)
+        for n in sizes
+    )
+    for claim in claims:
+        if claim.n not in sizes:
+            raise InputError(
+                f"config.plan.claims speak of n = {claim.n}; the sizes are"
+                f" {', '.join(map(str, sizes))} ({existing} labels exist)"
+            )
+    check_plan(plan.seeds, claims, plan.alpha)
+    return dataclasses.replace(plan, sizes=sizes, claims=claims)

@@ -1,0 +1,151 @@
+"""Flags are read strictly; every command ends in a status and at most one line."""
+
+import pathlib
+
+import pytest
+
+from tljax.cli.command import (
+    Flag,
+    columns,
+    no_words,
+    number_lines,
+    read_flags,
+    run_command,
+    unmarked_if_refused,
+)
+from tljax.settings import InputError
+
+FLAGS = (
+    Flag("config", "FILE", "the config", required=True),
+    Flag("quiet", "", "says less"),
+)
+
+
+def read(*argv):
+    return read_flags(argv, FLAGS, program="tljax bake")
+
+
+def test_flags_overrides_switches_and_words_are_told_apart():
+    given = read("a", "--config=f.py:x=1", "--config.b.c=2=3", "--quiet", "-")
+    assert given.flags == {"config": "f.py:x=1", "quiet": ""}
+    assert given.overrides == {"b.c": "2=3"}
+    assert given.words == ["a", "-"]
+
+
+def test_a_value_may_stand_apart_and_the_last_one_counts():
+    given = read("--config", "f.py", "--config.b", "1", "--config.b=-2", "--config=g")
+    assert given.flags == {"config": "g"}
+    assert given.overrides == {"b": "-2"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--confg=f"], "has no flag --confg; did you mean 'config'?"),
+        (["--config"], "--config needs a value"),
+        (["--config", "--quiet"], "--config needs a value"),
+        (["--config=f", "--quiet=yes"], "--quiet takes no value"),
+        (["--quiet"], "tljax bake needs --config=FILE"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_is_refused(argv, said):
+    with pytest.raises(InputError, match=said):
+        read(*argv)
+
+
+def test_help_asks_for_no_required_flag():
+    assert read("-h").flags == read("--help").flags == {"help": ""}
+
+
+def test_a_stray_word_is_refused():
+    with pytest.raises(InputError, match="takes no 'runs/lm'"):
+        no_words(read("--config=f", "runs/lm"), "tljax bake")
+
+
+def test_overrides_need_a_flag_config():
+    with pytest.raises(InputError, match="no flag --config.a"):
+        read_flags(["--config.a=1"], FLAGS[1:], program="tljax bake")
+
+
+def test_columns_wrap_the_second_and_align_it(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = [("a", "one " * 20), ("b" * 40, "two")]
+    lines = columns(rows).split("\n")
+    assert lines[0].startswith("  a ") and all(len(line) <= 60 for line in lines)
+    assert lines[-2:] == ["  " + "b" * 40, " " * 38 + "two"]
+    assert {len(line) - len(line.lstrip()) for line in lines[1:-2]} == {38}
+
+
+def test_numbers_are_found_at_any_depth_with_n_and_error():
+    record = {
+        "step": 3,
+        "test": {"macro_f1": {"value": 0.5, "se": 0.125, "n": 1200}},
+        "bits_per_byte": {"value": 1.5, "bytes": 9},
+    }
+    assert number_lines(record) == [
+        "  test macro-F1 0.5000 ± 0.1250 (n = 1,200)",
+        "  bits per byte 1.5000",
+    ]
+
+
+def fails(error):
+    def command(argv):
+        raise error
+
+    return command
+
+
+def test_the_status_is_the_commands_own_or_0():
+    assert run_command(lambda argv: None, []) == 0
+    assert run_command(lambda argv: len(argv), ["a", "b", "c"]) == 3
+
+
+def test_an_input_error_is_one_line_and_status_2(capsys):
+    assert run_command(fails(InputError("two\nlines")), []) == 2
+    assert capsys.readouterr() == ("", "tljax: error: two lines\n")
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(capsys):
+    assert run_command(fails(KeyboardInterrupt()), [], program="bake") == 130
+    line = capsys.readouterr().err
+    assert line.startswith("bake: stopped") and "same command goes on" in line
+    assert line.count("\n") == 1
+
+
+def test_a_defect_of_ours_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        run_command(fails(ZeroDivisionError()), [])
+
+
+def begin(folder: pathlib.Path, *names: str, error=InputError) -> None:
+    """Writes files to a run folder, then fails."""
+    with pytest.raises(error), unmarked_if_refused(folder):
+        for name in names:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}\n")
+        raise error("no")
+
+
+def test_a_refused_run_leaves_no_folder(tmp_path):
+    begin(tmp_path / "run", "config.json", "params/x")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_run_leaves_what_was_in_its_folder(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    begin(tmp_path / "mine", "config.json")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("trace", ["metrics.jsonl", "populations/a/checkpoints/3/x"])
+def test_what_training_wrote_stays(tmp_path, trace):
+    begin(tmp_path / "run", "config.json", trace)
+    assert (tmp_path / "run" / trace).exists()
+    assert (tmp_path / "run" / "config.json").exists()
+
+
+def test_what_a_stopped_command_wrote_stays(tmp_path):
+    begin(tmp_path / "run", "config.json", error=KeyboardInterrupt)
+    assert (tmp_path / "run" / "config.json").exists()

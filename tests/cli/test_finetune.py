@@ -1,0 +1,69 @@
+"""Members of a fine-tuning population: what they may differ in, what they share."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from tljax.cli import finetune
+from tljax.cli.crew import Crew, Member
+from tljax.settings import FinetuneSettings, InputError, from_config
+
+
+@pytest.fixture
+def member(finetune_config, tmp_path):
+    """A run on twenty items of two classes."""
+    (tmp_path / "run").mkdir()
+    rows = [f"some words of number {i},{'ny'[i % 2]}" for i in range(20)]
+    (tmp_path / "items.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    finetune_config["task"]["source"] = (
+        f"csv:{tmp_path}/items.csv?text=text&label=label"
+    )
+    settings = from_config(FinetuneSettings, finetune_config)
+    return Member(settings, tmp_path / "run")
+
+
+def changed(member, **settings):
+    return dataclasses.replace(
+        member, settings=dataclasses.replace(member.settings, **settings)
+    )
+
+
+def test_runs_of_one_name_but_another_config_share_no_checkpoint(member):
+    elsewhere = dataclasses.replace(member, folder=pathlib.Path("other") / "run")
+    assert finetune.identity([member]) == finetune.identity([elsewhere])
+    names = {
+        finetune.identity([one])
+        for one in (member, changed(member, seed=1), changed(member, epochs=1.0))
+    }
+    assert len(names) == 3
+
+
+def test_less_than_one_item_is_no_training(member):
+    assert Crew([member]).plans[member.folder].steps > 0
+    with pytest.raises(InputError, match=r"epochs=0\.01 of 14 items .* at least 0\.07"):
+        Crew([changed(member, epochs=0.01)])
+    with pytest.raises(InputError, match=r"config\.epochs is 0"):
+        finetune.check(changed(member, epochs=0.0).settings)
+
+
+def test_members_differ_in_their_own_keys_only(member):
+    finetune._check_shared([member, changed(member, seed=1, epochs=1.0)])
+    optim = dataclasses.replace(member.settings.optim, batch=3)
+    with pytest.raises(ValueError, match="differs in more than"):
+        finetune._check_shared([member, changed(member, optim=optim)])
+
+
+def test_plans_are_padded_to_the_longest(member):
+    short = dataclasses.replace(changed(member, epochs=1.0), folder=pathlib.Path("b"))
+    crew = Crew([member, short])
+    plans = [crew.plans[one.folder] for one in (member, short)]
+    long, padded = map(crew.padded_plan, plans)
+    steps = plans[1].steps
+    assert steps < plans[0].steps == len(long["gather_TBL"])
+    assert {name: rows.shape for name, rows in padded.items()} == {
+        name: rows.shape for name, rows in long.items()
+    }
+    assert (padded["gather_TBL"][steps:] == -1).all()
+    assert not padded["weights_TBM"][steps:].any()
+    assert padded["weights_TBM"][:steps].sum() == 14

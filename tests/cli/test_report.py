@@ -1,0 +1,34 @@
+"""`tljax report` takes the folder of a run or of an experiment."""
+
+from tljax.cli.main import main
+from tljax.train.record import read_metrics
+
+
+def test_a_run_folder_gets_a_page_and_its_numbers_are_told(
+    labelled_run, language_run, capsys
+):
+    for run in (labelled_run, language_run):
+        assert main(["report", str(run)]) == 0
+        page = (run / "report.html").read_text()
+        assert page.startswith("<!doctype html>")
+        shown = capsys.readouterr().out
+        assert f"report: {run / 'report.html'}" in shown
+        final = read_metrics(run)[-1]
+        one = final["test"]["accuracy"] if "test" in final else final["bits_per_byte"]
+        assert f"{one['value']:.4f}" in shown
+
+
+def test_any_other_folder_with_a_config_is_read_as_an_experiment(tmp_path, refused):
+    (tmp_path / "config.json").write_text("{}")
+    assert f"{tmp_path / 'runs'} is missing" in refused("report", tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_bad_input_is_one_line(tmp_path, refused, language_run, copy_of):
+    assert "takes one folder" in refused("report")
+    assert "takes one folder" in refused("report", "a", "b")
+    assert "holds no config.json" in refused("report", tmp_path)
+    assert "holds no config.json" in refused("report", tmp_path / "nowhere")
+    open_run = copy_of(language_run)
+    (open_run / "metrics.jsonl").unlink()
+    assert "metrics.jsonl" in refused("report", open_run)

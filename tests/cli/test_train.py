@@ -1,0 +1,174 @@
+"""`tljax train`: both kinds end, and bad input is one line that leaves no trace."""
+
+import json
+
+import pytest
+
+from tljax.cli.main import main
+from tljax.train.record import read_metrics
+
+
+def test_a_run_that_started_from_another_has_its_tokenizer_and_all_its_records(
+    labelled_run, language_run
+):
+    names = {path.name for path in labelled_run.iterdir()}
+    assert {"config.json", "manifest.json", "metrics.jsonl", "classes.json"} <= names
+    assert {"params", "predictions", "tokenizer.json"} <= names
+    assert "populations" not in names
+    tokenizers = [run / "tokenizer.json" for run in (labelled_run, language_run)]
+    assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
+    assert read_metrics(labelled_run)[-1]["final"] is True
+
+
+def test_overrides_stand_in_the_runs_config(language_run):
+    config = json.loads((language_run / "config.json").read_text())
+    assert (config["steps"], config["optim"]["name"]) == (2, "adamw")
+    assert config["model"]["mlp"] == "relu2"  # of the file
+
+
+def test_an_ended_run_is_told_and_left_alone(language_run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in language_run.rglob("*")}
+    config = f"--config={language_run / 'config.json'}"
+    assert main(["train", config, f"--workdir={language_run}"]) == 0
+    out = capsys.readouterr().out
+    assert f"{language_run} has ended after 2 steps" in out
+    assert "bits per byte" in out and "±" in out
+    assert {path: path.stat().st_mtime_ns for path in language_run.rglob("*")} == before
+
+
+def test_another_config_in_the_folder_names_the_keys_and_keeps_the_run(
+    language_run, pretrain_arguments, refused
+):
+    before = (language_run / "config.json").read_bytes()
+    line = refused(
+        "train", *pretrain_arguments, "--config.steps=3", f"--workdir={language_run}"
+    )
+    assert "config.steps is 2 there, 3 asked" in line
+    assert (language_run / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config.optim.lr_peek=1"], "did you mean 'lr_peak'?"),
+        (["--config.optm.lr_peak=1"], "did you mean 'optim'?"),
+        (["--config.steps=ten"], "--config.steps=ten is not a whole number"),
+        (["--config.steps=2.5"], "--config.steps=2.5 is not a whole number"),
+        (["--config.model.bias=maybe"], "not true or false"),
+        (["--config.optim.lr_peak=nan"], "lr_peak is nan; it must be a finite"),
+        (["--config.optim=adamw"], "is a group; set one of its keys: name"),
+        (["--config.steps=0"], "config.steps is 0; it must be at least 1"),
+        (["--config.model.mlp=swigl"], "did you mean 'swiglu'?"),
+        (["--config.kind=pretain"], "did you mean 'pretrain'?"),
+        (["--config.model.heads=3"], "width=16 is not divisible by config.model.heads"),
+        (
+            ["--config.mesh.data=3", "--config.optim.batch=4"],
+            "config.optim.batch=4 is not divisible by config.mesh.data x",
+        ),
+        (["--config.mesh.data=16", "--config.optim.batch=16"], "there are 8"),
+        (["--config.corpus.source=text:nowhere"], "nowhere does not exist"),
+        (["--config.corpus.source=pkg:imdb_review"], "did you mean 'imdb_reviews'?"),
+        (["--config.tokenizer.source=nowhere"], "nowhere is not a folder"),
+        (["--workdirr=x"], "did you mean 'workdir'?"),
+    ],
+)
+def test_bad_input_of_pretraining_is_one_line_and_leaves_no_folder(
+    arguments, said, pretrain_arguments, refused, tmp_path
+):
+    folder = tmp_path / "run"
+    line = refused("train", *pretrain_arguments, *arguments, f"--workdir={folder}")
+    assert said in line
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--config.task.n=1000"], "only 28 labelled training items"),
+        (["--config.init.source=nowhere"], "nowhere is not a folder"),
+        (["--config.mesh.tensor=2"], "fine-tuning runs on one: set config.mesh.run=1"),
+        (["--config.mesh.run=2"], "fine-tuning runs on one: set config.mesh.run=1"),
+        (["--config.epochs=0"], "config.epochs is 0; it must be more than 0"),
+        (
+            ["--config.record.choose=best", "--config.record.validations=0"],
+            "needs config.record.validations of at least 1",
+        ),
+        (["--config.task.score_test=1"], "not true or false"),
+    ],
+)
+def test_bad_input_of_finetuning_is_one_line_and_leaves_no_folder(
+    arguments, said, finetune_arguments, refused, tmp_path
+):
+    folder = tmp_path / "run"
+    line = refused("train", *finetune_arguments, *arguments, f"--workdir={folder}")
+    assert said in line
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "does not exist"),
+        (b"", "is empty"),
+        (b"review,stars\n", "holds no rows"),
+        (b"review,star\na,b\n", "no column 'stars'; did you mean 'star'?"),
+        (b"review,stars\na,\xff\n", "line 2: not UTF-8"),
+        (b"review,stars\n" + b"".join(b"a%d,b\n" % i for i in range(9)), "the class"),
+    ],
+)
+def test_a_bad_file_is_one_line_and_leaves_no_folder(
+    content, said, finetune_arguments, refused, tmp_path
+):
+    path, folder = tmp_path / "own.csv", tmp_path / "run"
+    if content is not None:
+        path.write_bytes(content)
+    source = f"--config.task.source=csv:{path}?text=review&label=stars"
+    line = refused("train", *finetune_arguments, source, f"--workdir={folder}")
+    assert said in line
+    assert not folder.exists()
+
+
+def test_another_architecture_than_the_source_runs_is_named(
+    finetune_arguments, language_run, refused, tmp_path
+):
+    line = refused(
+        "train",
+        *finetune_arguments,
+        f"--config.init.source={language_run}",
+        "--config.model.width=32",
+        f"--workdir={tmp_path / 'run'}",
+    )
+    assert "config.model.width=32 but 16 there" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_work_folder_that_is_a_file_is_refused_and_kept(
+    pretrain_arguments, refused, tmp_path
+):
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+    assert "is a file" in refused("train", *pretrain_arguments, f"--workdir={path}")
+    assert path.read_text() == "mine"
+
+
+def test_help_and_print_config_show_every_key_with_its_meaning(capsys):
+    from tljax.settings import SETTINGS_OF_KIND, describe
+
+    for flag in ("--help", "--print_config"):
+        with pytest.raises(SystemExit) as exit:
+            main(["train", flag])
+        assert exit.value.code == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        for kind in SETTINGS_OF_KIND.values():
+            for key, _, meaning in describe(kind):
+                assert key in shown
+                assert meaning in shown
+
+
+def test_print_config_shows_the_values_after_overrides(capsys, pretrain_arguments):
+    with pytest.raises(SystemExit):
+        main(["train", *pretrain_arguments, "--print_config"])
+    shown = capsys.readouterr().out
+    assert "config.steps = 2 " in shown
+    assert 'config.optim.name = "adamw"' in shown
+    assert "config.init.source" not in shown  # of the other kind

@@ -1,0 +1,102 @@
+"""The token store: the drawn layout, the cache, honest byte counts."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+
+from tljax.data import token_store as token_store_lib
+from tljax.data.token_store import open_token_store, tokenize_documents
+from tljax.data.tokenizer import END_ID, train_tokenizer
+from tljax.settings import InputError
+
+TEXTS = ("A film.", "", "the film's Ünï", "the end")
+
+
+@dataclasses.dataclass(frozen=True)
+class FakeExample:
+    id: str
+    text: str
+    label: str | None = None
+
+
+class FakeSource:
+    uri = "fake:texts"
+
+    def __init__(self, texts):
+        self._texts = texts
+
+    def examples(self, split):
+        texts = self._texts if split == "train" else ()
+        return [FakeExample(id=str(i), text=text) for i, text in enumerate(texts)]
+
+    def split_hash(self, split):
+        return hashlib.sha256(repr((split, self._texts)).encode()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS, vocab_size=270, normalization="lower")
+
+
+def test_layout_is_the_drawn_one(tokenizer):
+    store = tokenize_documents(FakeSource(TEXTS), "train", tokenizer)
+    expected = []
+    for ids in tokenizer.encode(TEXTS):
+        expected += [END_ID, *ids]
+    assert store.flat.tolist() == [*expected, END_ID]
+    assert len(store) == len(TEXTS)
+    assert store.token_count == len(expected)
+    for document, ids in enumerate(tokenizer.encode(TEXTS)):
+        inputs, targets = store.read(*store.offsets[document : document + 2])
+        assert inputs.tolist() == [END_ID, *ids]
+        assert targets.tolist() == [*ids, END_ID]
+
+
+def test_byte_counts_equal_those_of_the_texts(tokenizer):
+    store = tokenize_documents(FakeSource(TEXTS), "train", tokenizer)
+    counts = store.byte_counts(tokenizer)
+    assert counts.tolist() == tokenizer.byte_counts(TEXTS).tolist()
+
+
+def test_second_opening_reads_the_cache(tokenizer, tmp_path, monkeypatch):
+    calls = []
+    first = open_token_store(
+        FakeSource(TEXTS),
+        "train",
+        tokenizer,
+        cache=tmp_path,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert calls == [(4, 4)]
+    monkeypatch.setattr(token_store_lib, "tokenize_documents", None)
+    second = open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path)
+    assert np.array_equal(first.flat, second.flat)
+    assert np.array_equal(first.offsets, second.offsets)
+    assert len(list((tmp_path / "tokens").iterdir())) == 1
+
+
+def test_other_texts_or_another_tokenizer_are_another_entry(tokenizer, tmp_path):
+    other = train_tokenizer(TEXTS, vocab_size=262, normalization="lower")
+    settings = {"split": "train", "cache": tmp_path}
+    open_token_store(FakeSource(TEXTS), tokenizer=tokenizer, **settings)
+    open_token_store(FakeSource(TEXTS), tokenizer=other, **settings)
+    fewer = open_token_store(FakeSource(TEXTS[:2]), tokenizer=tokenizer, **settings)
+    assert len(fewer) == 2
+    assert len(list((tmp_path / "tokens").iterdir())) == 3
+
+
+def test_an_interrupted_write_leaves_nothing_behind(tokenizer, tmp_path, monkeypatch):
+    def fail(path, array):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", fail)
+    with pytest.raises(KeyboardInterrupt):
+        open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path)
+    assert not list((tmp_path / "tokens").iterdir())
+
+
+def test_a_split_without_documents_is_refused(tokenizer, tmp_path):
+    with pytest.raises(InputError, match="fake:texts has no documents"):
+        open_token_store(FakeSource(TEXTS), "test", tokenizer, cache=tmp_path)

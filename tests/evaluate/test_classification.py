@@ -1,0 +1,86 @@
+"""A split scored in packed rows is every item scored alone, in the set's order."""
+
+import jax
+import numpy as np
+import pytest
+
+from tljax.data.labelled import LabelledSet
+from tljax.evaluate import classification
+from tljax.model import heads, transformer
+from tljax.objective.classification import logits
+
+LENGTHS = [1, 7, 3, 8, 2, 2, 5, 1, 6, 3, 4]
+
+
+@pytest.fixture
+def labelled():
+    random = np.random.default_rng(0)
+    return LabelledSet(
+        ids=tuple(map(str, range(11))),
+        tokens=tuple(random.integers(2, 20, length) for length in LENGTHS),
+        labels=random.integers(0, 3, 11, dtype=np.int32),
+        classes=("a", "b", "c"),
+        texts=("",) * 11,
+    )
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_packed_scores_are_those_of_every_item_alone(
+    model_settings, draw_params, labelled, monkeypatch, pooling
+):
+    def init(key):
+        params = transformer.init_params(model_settings, 20, key)
+        return params | {"head": heads.init_classifier(16, 3, key)}
+
+    params = draw_params(init, jax.random.key(0))
+    monkeypatch.setattr(classification, "SCORING_TOKENS", 16)  # several steps
+    scorer = classification.Scorer(model_settings, pooling, row_length=8, slots=4)
+    planned = scorer.plan(labelled)
+    assert planned[1].steps > 2
+    found = scorer.probabilities(params, planned, len(labelled))
+    alone = np.zeros((11, 8), np.int32), np.zeros((11, 8), np.int32)
+    for i, tokens in enumerate(labelled.tokens):
+        alone[0][i, : len(tokens)], alone[1][i, : len(tokens)] = tokens, 1
+    batch = {"tokens_BL": alone[0], "segments_BL": alone[1],
+             "labels_BM": np.zeros((11, 1), np.int32)}  # fmt: skip
+    each = jax.jit(lambda params: logits(model_settings, pooling, params, batch))
+    odds = np.exp(np.asarray(each(params), np.float64)[:, 0])
+    # float32 through two layers, in rows that start elsewhere
+    np.testing.assert_allclose(found, odds / odds.sum(axis=1, keepdims=True), rtol=1e-4)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-12)
+
+
+def test_slots_suit_the_set_that_needs_most(labelled):
+    short = LabelledSet(**{**vars(labelled), "tokens": (np.array([2]),) * 11})
+    assert classification.scoring_slots([labelled], 8) == 5  # 2 x 8 / 3.8
+    assert classification.scoring_slots([labelled, short], 8) == 8
+
+
+PROBABILITIES = np.array([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1], [1.0, 0.0]])
+LABELS = np.array([1, 1, 0, 1])
+
+
+def test_a_validation_record_by_hand():
+    record = classification.validation_record(LABELS, PROBABILITIES)
+    nats = -np.log([0.5, 0.8, 0.9, 1e-12])  # a certain error is not infinite
+    assert record == {
+        "loss_nats": pytest.approx(nats.mean()),
+        "loss_se": pytest.approx(nats.std(ddof=1) / 2),
+        "accuracy": 0.5,
+        "n": 4,
+    }
+    one = classification.validation_record(LABELS[1:2], PROBABILITIES[1:2])
+    assert (one["loss_se"], one["accuracy"], one["n"]) == (0.0, 1.0, 1)
+
+
+def test_a_full_record_has_every_metric_with_n_and_a_standard_error():
+    record = classification.full_record(np.array([1, 1, 0, 0]), PROBABILITIES)
+    assert set(record) == {"accuracy", "macro_f1", "ece"}
+    se = pytest.approx((0.75 * 0.25 / 4) ** 0.5)
+    assert record["accuracy"] == {"value": 0.75, "n": 4, "se": se}
+    # 2 TP / (2 TP + FP + FN): 4 / (4 + 1 + 0) and 2 / (2 + 0 + 1)
+    assert record["macro_f1"]["value"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+    # each alone in its bin, this far from being right: .5, .2, .1, 0
+    assert record["ece"]["value"] == pytest.approx((0.5 + 0.2 + 0.1 + 0.0) / 4)
+    assert all(one["se"] > 0 and one["n"] == 4 for one in record.values())

@@ -1,0 +1,142 @@
+"""The plan of the main experiment: what it compares, cuts and refuses."""
+
+import numpy as np
+import pytest
+
+from experiments.low_shot.baseline import run_baseline
+from experiments.low_shot.settings import (
+    Choice,
+    LowShotSettings,
+    finetune_settings,
+    nearest,
+    plan_for,
+    pretrain_settings,
+)
+from tljax.cli.config import load_config
+from tljax.data.labelled import LabelledSet
+from tljax.report.records import load_predictions
+from tljax.settings import InputError, from_config, to_dict
+
+PRESETS = ("quick", "smoke", "full")
+
+
+def settings_of(preset, **overrides):
+    overrides = {key.replace("__", "."): value for key, value in overrides.items()}
+    config = load_config(
+        f"configs/low_shot.py:{preset}", overrides, kinds=LowShotSettings
+    )
+    return from_config(LowShotSettings, config)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_settings_survive_the_way_through_config_json(preset):
+    settings = settings_of(preset)
+    assert from_config(LowShotSettings, to_dict(settings)) == settings
+
+
+def test_unknown_preset_is_refused_with_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'quick'"):
+        settings_of("quik")
+
+
+def test_arms_differ_in_first_weights_and_choice_alone():
+    settings = settings_of("quick")
+    made = {
+        arm: to_dict(
+            finetune_settings(
+                settings, arm=arm, n=50, seed=3, choice=choice, lm="lm", tuning=False
+            )
+        )
+        for arm, choice in {
+            "scratch": Choice(0.1, 2.0, 1.0),
+            "transfer": Choice(0.2, 3.0, 0.5),
+        }.items()
+    }
+    assert made["scratch"].pop("init") == {"source": ""}
+    assert made["transfer"].pop("init") == {"source": "lm"}
+    for config in made.values():
+        for key in ("lr_peak", "layer_decay"):
+            del config["optim"][key]
+        del config["epochs"]
+    assert made["scratch"] == made["transfer"]
+
+
+def test_tuning_never_scores_the_test_split():
+    settings = settings_of("quick")
+    common = {
+        "arm": "scratch",
+        "n": 50,
+        "seed": 0,
+        "choice": Choice(0.1, 1.0, 1.0),
+        "lm": "lm",
+    }
+    tuned = finetune_settings(settings, **common, tuning=True)
+    counted = finetune_settings(settings, **common, tuning=False)
+    assert (tuned.task.score_test, counted.task.score_test) == (False, True)
+
+
+def test_pretraining_takes_the_experiments_model_and_text():
+    settings = settings_of("quick")
+    made = pretrain_settings(settings)
+    assert made.model == settings.model
+    assert made.corpus == settings.corpus
+    assert made.steps == settings.pretrain.steps
+
+
+def test_nearest_size_is_nearest_on_a_log_scale():
+    choices = {"50": Choice(1.0, 1.0, 1.0), "500": Choice(2.0, 1.0, 1.0)}
+    assert nearest(choices, 100).lr_peak == 1.0
+    assert nearest(choices, 200).lr_peak == 2.0  # 200 / 50 = 4, 500 / 200 = 2.5
+
+
+def test_plan_is_cut_to_what_exists_with_one_claim_a_size():
+    plan = plan_for(settings_of("quick").plan, existing=300)
+    assert plan.sizes == (50, 100, 300)
+    assert [claim.n for claim in plan.claims] == [50, 100, 300]
+    assert plan_for(plan, existing=300) == plan  # what config.json brings back
+
+
+def test_claim_about_a_size_that_was_cut_away_is_refused():
+    plan = plan_for(settings_of("quick").plan, existing=5000)
+    with pytest.raises(InputError, match="n = 500; the sizes are 50, 100, 300"):
+        plan_for(plan, existing=300)
+
+
+def test_plan_that_cannot_pass_names_the_seeds_needed():
+    with pytest.raises(InputError, match="seeds to 7"):
+        settings_of("quick", plan__seeds="6")
+
+
+def test_grid_without_epochs_is_refused():
+    with pytest.raises(InputError, match="give epochs, layer_decays and sizes"):
+        settings_of("quick", tuning__rates="1e-3")
+
+
+def test_baseline_learns_a_word_that_tells_and_is_not_run_twice(tmp_path):
+    words = {"negative": "dull", "positive": "fine"}
+    rows = [
+        (f"{split}{i}", f"{words[label]} film {i}", label)
+        for split in "ab"
+        for i, label in enumerate(["negative", "positive"] * 10)
+    ]
+
+    def labelled(part):
+        ids, texts, labels = zip(*part, strict=True)
+
+        classes = ("negative", "positive")
+        return LabelledSet(
+            ids=ids,
+            tokens=(),
+            labels=np.array([classes.index(one) for one in labels], np.int32),
+            classes=classes,
+            texts=texts,
+        )
+
+    train, test = labelled(rows[:20]), labelled(rows[20:])
+    folder = tmp_path / "tfidf-n8-s0"
+    run_baseline(train, test, n=8, seed=0, folder=folder)
+    assert load_predictions(folder, "test").correct_I.mean() == 1.0
+    path = folder / "predictions" / "test.jsonl"
+    path.write_text("kept")
+    run_baseline(train, test, n=8, seed=0, folder=folder)
+    assert path.read_text() == "kept"

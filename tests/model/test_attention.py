@@ -1,0 +1,100 @@
+"""Attention sees its own segment and nothing later; rotary positions are relative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.model import attention
+
+rotate = jax.jit(attention.rotate, static_argnums=1)
+# three heads' worth of float32 sums of 12 terms: rounding stays below this
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+SEGMENTS_BL = np.array(
+    [[1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 0, 0], [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]]
+)
+
+
+def draw(heads, seed, length=12):
+    return np.random.default_rng(seed).standard_normal(
+        (2, length, heads, 4), np.float32
+    )
+
+
+def attend(*arrays, causal):
+    """Compiled anew at each call: a test may have changed the block."""
+    return jax.jit(lambda *args: attention.attend(*args, causal=causal))(*arrays)
+
+
+def attend_by_hand(q_BQHE, k_BKHE, v_BKHE, segments_BL, causal):
+    """One query at a time, over the positions that it may see."""
+    q_BQHE, k_BKHE, v_BKHE = (
+        np.asarray(x, np.float64) for x in (q_BQHE, k_BKHE, v_BKHE)
+    )
+    out_BQHE = np.zeros(q_BQHE.shape)
+    for b, i, h in np.ndindex(*q_BQHE.shape[:3]):
+        seen = segments_BL[b] == segments_BL[b, i]
+        if causal:
+            seen &= np.arange(len(seen)) <= i
+        scores_K = k_BKHE[b, seen, h] @ q_BQHE[b, i, h] / np.sqrt(q_BQHE.shape[-1])
+        weights_K = np.exp(scores_K - scores_K.max())
+        out_BQHE[b, i, h] = weights_K @ v_BKHE[b, seen, h] / weights_K.sum()
+    return out_BQHE
+
+
+@pytest.mark.parametrize("block", [4, 5, 64])
+@pytest.mark.parametrize("causal", [True, False])
+def test_blocks_of_any_size_give_plain_attention(monkeypatch, block, causal):
+    monkeypatch.setattr(attention, "_BLOCK", block)
+    q, k, v = (draw(heads=3, seed=seed) for seed in range(3))
+    out = attend(q, k, v, SEGMENTS_BL, causal=causal)
+    np.testing.assert_allclose(
+        out, attend_by_hand(q, k, v, SEGMENTS_BL, causal), **CLOSE
+    )
+
+
+def test_groups_of_queries_share_a_head_of_keys_and_values():
+    q, k, v = draw(heads=6, seed=0), draw(heads=2, seed=1), draw(heads=2, seed=2)
+    out = attend(q, k, v, SEGMENTS_BL, causal=True)
+    of_query = [0, 0, 0, 1, 1, 1]
+    k, v = np.asarray(k)[:, :, of_query], np.asarray(v)[:, :, of_query]
+    repeated = attend(q, k, v, SEGMENTS_BL, causal=True)
+    np.testing.assert_array_equal(out, repeated)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_gradients_flow_where_the_picture_has_a_cross(causal):
+    segments_BL = jnp.array([[1, 1, 1, 2, 2, 0]])
+    q, k, v = (draw(heads=1, seed=seed, length=6)[:1] for seed in range(3))
+
+    def out_Q(v):
+        return attention.attend(q, k, v, segments_BL, causal=causal).sum(axis=(0, 2, 3))
+
+    seen_QK = np.abs(jax.jit(jax.jacobian(out_Q))(v)).sum(axis=(1, 3, 4)) > 0
+    picture = (
+        "x.....|xx....|xxx...|...x..|...xx.|.....x"
+        if causal
+        else "xxx...|xxx...|xxx...|...xx.|...xx.|.....x"
+    )
+    assert ["".join(".x"[int(s)] for s in row) for row in seen_QK] == picture.split("|")
+
+
+def test_rotation_by_hand():
+    x_BLHE = np.tile(np.float32([1, 0, 0, 2]), (1, 3, 1, 1))
+    turned = rotate(x_BLHE, 100.0)[0, :, 0]
+    # pairs are (0, 2), turned by the position, and (1, 3), turned by a tenth of it
+    by_hand = [
+        [np.cos(p), -2 * np.sin(p / 10), np.sin(p), 2 * np.cos(p / 10)]
+        for p in range(3)
+    ]
+    np.testing.assert_allclose(turned, by_hand, **CLOSE)
+
+
+def test_only_distances_matter_to_rotated_products():
+    x_BLHE = np.random.default_rng(0).standard_normal((2, 1, 1, 8), np.float32)
+    q_LE, k_LE = np.asarray(rotate(np.tile(x_BLHE, (1, 20, 1, 1)), 1e4)[:, :, 0])
+    scores_QK = q_LE @ k_LE.T
+    for distance in range(-15, 16):
+        same = np.diagonal(scores_QK, distance)
+        np.testing.assert_allclose(same, same[0], rtol=1e-5, atol=1e-5)
+    assert np.ptp(scores_QK[0]) > 0.1

@@ -1,0 +1,178 @@
+"""The whole network: causal, blind across segments, the same scanned or unrolled."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.model import transformer
+from tljax.settings import InputError
+
+VOCAB = 40
+# float32 through two layers, in another order of summation
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def batch_of(tokens, segments):
+    return {
+        "tokens_BL": np.atleast_2d(np.array(tokens, np.int32)),
+        "segments_BL": np.atleast_2d(np.array(segments, np.int32)),
+    }
+
+
+@pytest.fixture
+def make(model_settings, draw_params):
+    """make(key=value, ...) -> (random parameters, compiled apply) of such a model."""
+
+    def made(**changes):
+        settings = dataclasses.replace(model_settings, **changes)
+        key = jax.random.key(0)
+        params = draw_params(transformer.init_params, settings, VOCAB, key)
+
+        def run(params, batch, **others):
+            return transformer.apply(settings, params, batch, **others)
+
+        return params, jax.jit(run, static_argnames="adapter")
+
+    return made
+
+
+def paths(tree):
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in flat}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_tree_is_that_of_the_docstring(make, tied):
+    params, _ = make(tied=tied, depth=3)
+    leaves = paths(params)
+    tops = {"embedding", "layers", "final_norm"} | (set() if tied else {"output"})
+    assert set(params) == tops
+    assert set(params["layers"]) == {"0", "1", "2"}
+    assert leaves["embedding/tokens"].shape == (VOCAB, 16)
+    assert leaves["final_norm/scale"].shape == (16,)
+    matrix = "embedding/tokens" if tied else "output/kernel"
+    np.testing.assert_array_equal(transformer.output_matrix(params), leaves[matrix])
+    assert {leaf.dtype for leaf in leaves.values()} == {jnp.dtype("float32")}
+
+
+def test_fresh_weights(model_settings):
+    @jax.jit
+    def init(key):
+        params = transformer.init_params(model_settings, VOCAB, key)
+        states_BLD = transformer.apply(model_settings, params, batch_of([5, 7], [1, 1]))
+        return params, states_BLD[0]
+
+    one, same, other = (init(jax.random.key(seed)) for seed in (1, 1, 2))
+    leaves, others = paths(one[0]), paths(other[0])
+    for path, leaf in paths(same[0]).items():
+        np.testing.assert_array_equal(leaf, leaves[path])
+        drawn = path.endswith(("tokens", "kernel")) and leaf.any()
+        assert (leaf != others[path]).any() == drawn, path
+    up = "layers/{}/mlp/up/kernel"
+    assert (leaves[up.format(0)] != leaves[up.format(1)]).any()
+    assert 0.8 < leaves[up.format(0)].std() * 16**0.5 < 1.2  # variance 1 / fan-in
+    assert 0.015 < leaves["embedding/tokens"].std() < 0.025
+    assert not leaves["layers/1/mlp/down/kernel"].any()
+    # fresh layers are the identity: what is left is the normalised embedding
+    rows = np.asarray(leaves["embedding/tokens"])[[5, 7]]
+    by_hand = rows / np.sqrt((rows**2).mean(axis=1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(one[1], by_hand, rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_state_depends_on_its_own_segment_and_if_causal_on_what_came_before(
+    make, causal
+):
+    params, run = make(causal=causal)
+    batch = batch_of([3, 4, 5, 6, 7, 0], [1, 1, 1, 2, 2, 0])
+
+    def states_L(tokens_VD):
+        moved = params | {"embedding": {"tokens": tokens_VD}}
+        return run(moved, batch)[0].sum(axis=1)
+
+    pulls = jax.jit(jax.jacobian(states_L))(params["embedding"]["tokens"])
+    seen_LL = np.abs(pulls).sum(axis=2)[:, batch["tokens_BL"][0]] > 0
+    picture = (
+        "x.....|xx....|xxx...|...x..|...xx.|.....x"
+        if causal
+        else "xxx...|xxx...|xxx...|...xx.|...xx.|.....x"
+    )
+    assert ["".join(".x"[int(s)] for s in row) for row in seen_LL] == picture.split("|")
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_packed_is_unpacked_wherever_a_segment_stands(make, causal):
+    params, run = make(causal=causal)
+    a, b, c = [3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8]
+    rows = [
+        (a + b + c + [0], [1] * 5 + [2] * 3 + [3] * 4 + [0]),
+        ([0, 0, *c, *a, 7, 0], [0, 0] + [1] * 4 + [2] * 5 + [3, 0]),
+        *((one + [0] * (13 - len(one)), [1] * len(one) + [0] * (13 - len(one)))
+          for one in (a, b, c)),
+    ]  # fmt: skip
+    packed, shifted, *rest = run(params, batch_of(*zip(*rows, strict=True)))
+    alone = [states[: len(one)] for one, states in zip((a, b, c), rest, strict=True)]
+    np.testing.assert_allclose(packed[:12], np.concatenate(alone), **CLOSE)
+    np.testing.assert_allclose(shifted[2:6], alone[2], **CLOSE)
+    np.testing.assert_allclose(shifted[6:11], alone[0], **CLOSE)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_scanned_layers_are_unrolled_layers(make, dropout):
+    params, unrolled = make(dropout=dropout)
+    _, scanned = make(dropout=dropout, scan_layers=True)
+    batch = batch_of([3, 1, 4, 1, 5, 0], [1, 1, 1, 2, 2, 0])
+    key = jax.random.key(4)
+    by_scan = scanned(params, batch, dropout_key=key)
+    one_by_one = unrolled(params, batch, dropout_key=key)
+    np.testing.assert_allclose(by_scan, one_by_one, **CLOSE)
+    apart = np.abs(one_by_one - unrolled(params, batch)).max()
+    assert apart > 0.1 if dropout else apart == 0
+
+
+def test_adapters_are_told_the_layer_scanned_or_not(make):
+    params, run = make(scan_layers=True)
+    seen = set()
+
+    def look(path, x, y):
+        seen.add(path)
+        return y
+
+    batch = batch_of([3, 1, 4], [1, 1, 1])
+    adapted = run(params, batch, adapter=look)
+    np.testing.assert_allclose(adapted, run(params, batch), **CLOSE)
+    assert {path.rsplit("/", 1)[0] for path in seen if path.endswith("/query")} == {
+        "layers/0/attention",
+        "layers/1/attention",
+    }
+
+
+def test_bfloat16_products_stay_near_float32(make):
+    params, run = make()
+    _, run_short = make(dtype="bfloat16")
+    batch = batch_of([3, 1, 4, 1, 5], [1] * 5)
+    short = run_short(params, batch)
+    assert short.dtype == jnp.bfloat16
+    exact = np.asarray(run(params, batch))
+    error = np.abs(np.asarray(short, np.float32) - exact).max()
+    assert 0 < error < 0.05 * np.abs(exact).max()  # 8 bits, a dozen roundings
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"heads": 3},
+            "config.model.width=16 is not divisible by config.model.heads=3",
+        ),
+        ({"heads": 16, "kv_heads": 16}, "need an even head width"),
+        ({"kv_heads": 3}, "heads=4 is not divisible by config.model.kv_heads=3"),
+    ],
+)
+def test_sizes_that_cannot_be_built_are_refused(model_settings, changes, said):
+    transformer.check(model_settings)
+    with pytest.raises(InputError, match=said):
+        transformer.check(dataclasses.replace(model_settings, **changes))

@@ -1,0 +1,164 @@
+"""report.html: complete, in order, escaped, self-contained, replaced whole."""
+
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tljax.report import page, run_page
+from tljax.settings import InputError
+
+SECTIONS = [
+    "Accuracy for labels",
+    "Results",
+    "Claims declared beforehand",
+    "Learning curves",
+    "Pre-training",
+    "Calibration",
+    "Where the arms disagree",
+    "Contamination",
+    "Cost",
+    "How it was run",
+]
+VOID = {"meta", "link", "br"}
+
+
+class Outline(HTMLParser):
+    """Collects headings and tags, and fails on a tag that is not closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+
+    def handle_starttag(self, tag: str, attributes: list) -> None:
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def report(experiment_folder: Path) -> tuple[str, dict]:
+    summary = page.write_experiment_report(experiment_folder)
+    return (experiment_folder / "report.html").read_text(encoding="utf-8"), summary
+
+
+@pytest.fixture
+def work(experiment_folder: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return Path(shutil.copytree(experiment_folder, tmp_path / "work"))
+
+
+def test_sections_stand_in_order(report: tuple[str, dict]) -> None:
+    html, _ = report
+    assert re.findall(r"<h2>(.*?)</h2>", html) == SECTIONS
+    assert html.index('class="answer"') < html.index("<h2>")
+
+
+def test_tags_close_and_nothing_is_fetched_or_run(report: tuple[str, dict]) -> None:
+    outline = Outline()
+    outline.feed(report[0])
+    outline.close()
+    assert outline.open == []
+    for tag, attributes in outline.tags:
+        assert tag not in ("script", "img", "iframe")
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href"):
+            assert attributes.get(name, "#").startswith(("#", "data:,"))
+    assert "@import" not in report[0]
+    assert "url(http" not in report[0]
+
+
+def test_text_and_settings_are_escaped(report: tuple[str, dict]) -> None:
+    html, _ = report
+    assert "quiet &lt;b&gt;force&lt;/b&gt; &amp; rare wit" in html
+    assert "csv:&lt;own&gt;.csv?text=review&amp;label=stars" in html
+    assert "<b>force" not in html
+    assert "<own>" not in html
+
+
+def test_ten_items_and_the_best_mean_in_bold(report: tuple[str, dict]) -> None:
+    html, summary = report
+    assert html.count("<blockquote>") == 10
+    best = max(rows["500"]["mean"] for rows in summary["arms"].values())
+    results = html[html.index("<h2>Results") : html.index("<h2>Claims")]
+    assert f"<strong>{100 * best:.1f}</strong>" in results
+    assert results.count("<strong>") >= 3  # one a row, more where means are equal
+
+
+def test_summary_on_disk_is_what_is_returned_and_rebuilds_to_the_same_bytes(
+    report: tuple[str, dict], experiment_folder: Path
+) -> None:
+    html, summary = report
+    text = (experiment_folder / "summary.json").read_text(encoding="utf-8")
+    assert json.loads(text) == summary
+    assert [entry["n"] for entry in summary["baseline"]] == [50, 100, 500]
+    page.write_experiment_report(experiment_folder)
+    assert text == (experiment_folder / "summary.json").read_text(encoding="utf-8")
+    assert html == (experiment_folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_missing_run_is_an_error_that_overwrites_nothing(work: Path) -> None:
+    (work / "report.html").write_text("old")
+    shutil.rmtree(work / "runs" / "scratch-n50-s3")
+    with pytest.raises(InputError, match="scratch-n50-s3"):
+        page.write_experiment_report(work)
+    assert (work / "report.html").read_text() == "old"
+
+
+def test_write_text_replaces_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    page.write_text(path, "old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        page.write_text(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_report_of_a_fine_tuning_run(work: Path) -> None:
+    folder = work / "runs" / "transfer-n100-s0"
+    numbers = run_page.write_run_report(folder)
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    titles = ["Final metrics", "Learning curves", "Calibration", "Cost"]
+    assert re.findall(r"<h2>(.*?)</h2>", html) == [*titles, "How it was run"]
+    accuracy = numbers["test"]["accuracy"]
+    assert accuracy["n"] == 48
+    assert f"{100 * accuracy['value']:.1f}" in html
+
+
+def test_report_of_a_pretraining_run(work: Path) -> None:
+    numbers = run_page.write_report(work / "lm")  # knows a run by its config's kind
+    html = (work / "lm" / "report.html").read_text(encoding="utf-8")
+    assert numbers["bits_per_byte"]["value"] == 1.7
+    assert "1.700 bits per byte" in html
+
+
+def test_a_manifest_that_lacks_a_key_is_named(work: Path) -> None:
+    path = work / "lm" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["devices"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"lm/manifest.json lacks devices;"):
+        run_page.write_run_report(work / "lm")
+
+
+def test_a_folder_that_is_no_run_is_refused(work: Path) -> None:
+    with pytest.raises(InputError, match="kind None"):
+        run_page.write_run_report(work)

@@ -1,0 +1,276 @@
+"""The loop: interrupted anywhere and resumed, it says and ends as if unbroken."""
+
+import contextlib
+import json
+import os
+import signal
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.settings import InputError, RecordSettings
+from tljax.train import checkpoint, loop, record
+
+
+class State(NamedTuple):
+    """Of members that walk: w += sin(place of the batch + step), a step."""
+
+    params: dict
+    step: jax.Array
+
+
+def walk(state, until, place):
+    """Step t has the loss t on 2 items, of which one is right, and a gradient of t."""
+
+    def body(carry):
+        state, sums = carry
+        goes = state.step < until
+        t = (state.step + 1) * goes
+        w = state.params["w"] + jnp.sin(place + state.step) * goes
+        more = {"nats": 2.0 * t, "weight": 2.0 * goes, "correct": 1.0 * goes,
+                "gradient_norm": 1.0 * t, "steps": 1.0 * goes}  # fmt: skip
+        return State({"w": w}, state.step + goes), jax.tree.map(jnp.add, sums, more)
+
+    zeros = {name: jnp.zeros(len(until)) for name in
+             ("nats", "weight", "correct", "gradient_norm", "steps")}  # fmt: skip
+    return jax.lax.while_loop(
+        lambda carry: (carry[0].step < until).any(), body, (state, zeros)
+    )
+
+
+ADVANCE = jax.jit(walk, donate_argnums=0)
+
+
+class Silent:
+    """A progress bar that nobody sees."""
+
+    def update(self, step, *, loss, tokens):
+        self.seen = step, loss, tokens
+
+
+class Killed(Exception):
+    """Ends a sitting as a kill would."""
+
+
+class Sitting:
+    """One process's share of a run: what `loop.train` is given, and what it met.
+
+    Args:
+      steps: of each member.
+      fail_at: the number of the call (advance or validate) that is not survived.
+      poison: {step: sum that is not finite there}.
+      losses: of the validations, member by member; None = of the walk's place.
+    """
+
+    def __init__(self, folder, steps, *, stride=None, fail_at=None, poison=None,
+                 losses=None, choose="last", every=0.0):  # fmt: skip
+        self.folder, self.steps, self.stride = folder, steps, stride
+        self.fail_at, self.poison, self.losses = fail_at, poison or {}, losses
+        self.calls, self.place, self.interrupt_at, self.interrupts = 0, 0, None, 1
+        self.settings = RecordSettings(
+            rounds=3, validations=2, checkpoint_seconds=every, checkpoints_kept=1,
+            choose=choose,
+        )  # fmt: skip
+
+    def _call(self):
+        self.calls += 1
+        if self.calls - 1 == self.fail_at:
+            raise Killed
+        for _ in range(self.interrupts if self.calls - 1 == self.interrupt_at else 0):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def advance(self, state, until):
+        self._call()
+        self.place += 1
+        place = self.place if self.stride else 0
+        state, sums = ADVANCE(state, until, jnp.float32(place))
+        for step, name in self.poison.items():
+            sums[name] = jnp.where(until >= step, jnp.nan, sums[name])
+        return state, sums
+
+    def validate(self, state):
+        self._call()
+        if self.losses is not None:
+            return [{"loss_nats": next(losses)} for losses in self.losses]
+        return [{"loss_nats": w} for w in np.float64(state.params["w"])]
+
+    def run(self):
+        """Trains to the end: (bits of the parameters, records without times)."""
+        members = len(self.steps)
+        work = loop.Work(
+            state=State(
+                {"w": jnp.arange(members, dtype=jnp.float32)},
+                jnp.zeros(members, jnp.int32),
+            ),
+            steps=self.steps,
+            advance=self.advance,
+            validate=self.validate,
+            data_state=lambda: {"place": self.place},
+            set_data_state=lambda state: setattr(self, "place", state["place"]),
+            tokens_per_step=10,
+            stride=self.stride,
+        )
+        records = [record.RunRecord(self.folder / f"m{i}") for i in range(members)]
+        self.progress = Silent()
+        checkpoints = checkpoint.Checkpoints(self.folder / "checkpoints", kept=1)
+        try:
+            ended = loop.train(
+                work, records=records, checkpoints=checkpoints,
+                settings=self.settings, progress=self.progress,
+            )  # fmt: skip
+        finally:
+            checkpoints.close()
+            for one in records:
+                one.close()
+        return np.asarray(ended["params"]["w"]).tobytes(), metrics(self.folder, members)
+
+
+def metrics(folder, members):
+    """Every member's records, but for what a clock said."""
+    return [
+        [
+            {k: v for k, v in row.items() if not k.startswith("time_")}
+            for row in record.read_metrics(folder / f"m{i}")
+        ]
+        for i in range(members)
+    ]
+
+
+JOBS = {
+    "one, a step a dispatch": {"steps": [5], "stride": 1, "choose": "best"},
+    "several, a round a dispatch": {"steps": [2, 7, 4], "choose": "best"},
+    "several, two steps a dispatch": {"steps": [5, 1], "stride": 2, "choose": "best"},
+}
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_interrupted_at_any_call_and_resumed_is_unbroken(tmp_path, job):
+    whole = Sitting(tmp_path / "whole", **job)
+    unbroken = whole.run()
+    assert whole.calls >= 5
+    for call in range(whole.calls):
+        folder = tmp_path / str(call)
+        with pytest.raises(Killed):
+            Sitting(folder, **job, fail_at=call).run()
+        resumed = Sitting(folder, **job)
+        assert resumed.run() == unbroken, call
+        assert resumed.calls < whole.calls or call <= 1
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_interrupted_at_every_call_is_unbroken(tmp_path, job):
+    unbroken = Sitting(tmp_path / "whole", **job).run()
+    broken, sittings = None, 0
+    while broken is None and sittings < 20:
+        sittings += 1
+        with contextlib.suppress(Killed):  # each gets a call or two further
+            broken = Sitting(tmp_path / "broken", **job, fail_at=2).run()
+    assert broken == unbroken and sittings > 2
+
+
+def test_checkpoints_only_now_and_then(tmp_path):
+    unbroken = Sitting(tmp_path / "whole", [6], stride=1).run()
+    with pytest.raises(Killed):
+        Sitting(tmp_path / "never", [6], stride=1, fail_at=5, every=1e6).run()
+    assert not list((tmp_path / "never" / "checkpoints").iterdir())
+    assert Sitting(tmp_path / "never", [6], stride=1, every=1e6).run() == unbroken
+
+
+def test_records_by_hand(tmp_path):
+    _, (short, long) = Sitting(tmp_path, [2, 6]).run()
+
+    def train(step, mean, items):
+        return {"step": step, "split": "train", "loss_nats": mean,
+                "gradient_norm": mean, "n": items, "accuracy": 0.5}  # fmt: skip
+
+    assert [row for row in long if row["split"] == "train"] == [
+        train(2, 1.5, 4.0), train(4, 3.5, 4.0), train(6, 5.5, 4.0)
+    ]  # fmt: skip
+    assert [row for row in short if row["split"] == "train"] == [
+        train(1, 1.0, 2.0), train(2, 2.0, 2.0)
+    ]  # fmt: skip
+    looks = [[r["step"] for r in rows if r["split"] == "validation"]
+             for rows in (short, long)]  # fmt: skip
+    assert looks == [[1, 2], [4, 6]]
+    for rows in (short, long):
+        assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
+
+
+def test_a_line_of_records_knows_the_time(tmp_path):
+    Sitting(tmp_path, [3]).run()
+    lines = (tmp_path / "m0" / "metrics.jsonl").read_text().splitlines()
+    times = [json.loads(line)["time_seconds"] for line in lines]
+    assert times == sorted(times) and times[0] >= 0
+
+
+def test_the_bar_hears_of_all_members_and_of_the_loss_so_far(tmp_path):
+    sitting = Sitting(tmp_path, [4], stride=1)
+    sitting.run()
+    # at step 4 the loss of step 4 is still on the device; 3's was of a round before
+    assert sitting.progress.seen[0] == 4 and sitting.progress.seen[2] == 40.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "rounds", "by_hand"),
+    [(6, 3, [2, 4, 6]), (7, 3, [2, 5, 7]), (2, 3, [1, 2]), (1, 1, [1]), (0, 3, [])],
+)
+def test_rounds_are_evenly_spaced(steps, rounds, by_hand):
+    assert loop.boundaries(steps, rounds) == by_hand
+
+
+def test_the_best_parameters_are_those_of_the_lowest_validation(tmp_path):
+    places = []
+    for name, choose in (("best", "best"), ("last", "last")):
+        losses = [iter([1.0, 2.0]), iter([2.0, 1.0])]
+        bits, _ = Sitting(tmp_path / name, [3, 3], losses=losses, choose=choose).run()
+        places.append(np.frombuffer(bits, np.float32))
+    best, last = places
+    after_two = np.float32([0, 1]) + np.float32(np.sin(0)) + np.float32(np.sin(1))
+    np.testing.assert_allclose(best[0], after_two[0], rtol=1e-6)
+    np.testing.assert_array_equal(best[1], last[1])
+    np.testing.assert_allclose(last, after_two + np.sin(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["nats", "gradient_norm"])
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tmp_path, name):
+    job = {"steps": [6], "stride": 1, "poison": {4: name}}
+    for _ in range(2):  # resumed, it stops again
+        with pytest.raises(
+            InputError, match="loss of m0 or its gradient is not finite by step 4"
+        ) as e:
+            Sitting(tmp_path, **job).run()
+        assert "checkpoint of step 3 is kept" in str(e.value)
+        assert "\n" not in str(e.value)
+        checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints", kept=1)
+        assert checkpoints.steps() == [3]
+        checkpoints.close()
+    assert [row["step"] for row in metrics(tmp_path, 1)[0]] == [2]
+
+
+def test_a_loss_that_is_not_finite_before_any_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="by step 2; none was kept yet"):
+        Sitting(tmp_path, [6], stride=1, poison={2: "nats"}, every=1e6).run()
+
+
+def test_control_c_ends_the_step_keeps_it_and_goes_on_later(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    unbroken = Sitting(tmp_path / "whole", [6], stride=1, every=1e6).run()
+    assert signal.getsignal(signal.SIGINT) is before
+    stopped = Sitting(tmp_path / "stopped", [6], stride=1, every=1e6)
+    stopped.interrupt_at = 2  # in the third step
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [p.name for p in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["3"]
+    assert Sitting(tmp_path / "stopped", [6], stride=1, every=1e6).run() == unbroken
+
+
+def test_control_c_twice_ends_at_once(tmp_path):
+    stopped = Sitting(tmp_path, [6], stride=1, every=1e6)
+    stopped.interrupt_at, stopped.interrupts = 2, 2
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    assert not list((tmp_path / "checkpoints").iterdir())

@@ -1,0 +1,190 @@
+"""Updates are those of optax's AdamW and Muon; rates, decay and schedule by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tljax.train import optimizer
+
+# float32, a dozen roundings a step over three steps
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+LAYER = {"up": {"kernel": (4, 6)}, "out": {"kernel": (4, 4)}, "norm": {"scale": (4,)}}
+SHAPES = {
+    "embedding": {"tokens": (9, 4)},
+    "layers": {"0": LAYER, "1": LAYER},
+    "head": {"kernel": (4, 3), "bias": (3,)},
+}
+
+
+def draw(seed):
+    random = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda shape: random.standard_normal(shape).astype(np.float32),
+        SHAPES,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+def run(settings, steps=3):
+    """Parameters after some steps of made-up gradients."""
+    hparams = optimizer.hyperparameters(settings, steps)
+    transform = optimizer.direction(settings)
+
+    @jax.jit
+    def update(params, state, step, gradients):
+        directions, state = transform.update(gradients, state, params)
+        moved = optimizer.apply_direction(settings, params, directions, step, hparams)
+        return moved, state
+
+    params = draw(0)
+    state = transform.init(params)
+    for step in range(steps):
+        params, state = update(params, state, jnp.int32(step), draw(step + 1))
+    return params
+
+
+def run_optax(transform, steps=3):
+    @jax.jit
+    def update(params, state, gradients):
+        updates, state = transform.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = draw(0)
+    state = transform.init(params)
+    for step in range(steps):
+        params, state = update(params, state, draw(step + 1))
+    return params
+
+
+def assert_close(ours, theirs):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), ours, theirs)
+
+
+def matrices(tree):
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, tree)
+
+
+def test_adamw_is_optax_s(optim_settings):
+    settings = dataclasses.replace(optim_settings, weight_decay=0.3, clip_norm=2.0)
+    reference = optax.chain(
+        optax.clip_by_global_norm(2.0),
+        optax.adamw(0.01, b1=0.9, b2=0.99, eps=1e-10, weight_decay=0.3, mask=matrices),
+    )
+    assert_close(run(settings), run_optax(reference))
+
+
+def test_muon_is_optax_s_one_matrix_at_a_time(optim_settings):
+    settings = dataclasses.replace(optim_settings, name="muon", weight_decay=0.3)
+
+    def dimensions(tree):
+        # optax takes [in, out]; None = AdamW
+        one = optax.contrib.MuonDimensionNumbers(0, 1)
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: (
+                one if path[0].key == "layers" and path[-1].key == "kernel" else None
+            ),
+            tree,
+        )
+
+    reference = optax.chain(
+        optax.contrib.muon(
+            0.02,
+            weight_decay=0.3,
+            adam_learning_rate=0.01,
+            adam_b1=0.9,
+            adam_b2=0.99,
+            muon_weight_dimension_numbers=dimensions,
+        ),
+    )
+    ours, theirs = run(settings), run_optax(reference)
+    assert_close(ours["layers"]["0"]["up"], theirs["layers"]["0"]["up"])
+    assert_close(ours["layers"]["1"]["out"], theirs["layers"]["1"]["out"])
+    # the rest is AdamW, whose decay is ours
+    by_adam = run(dataclasses.replace(settings, name="adamw"))
+    for tree in (ours, by_adam):
+        for layer in tree["layers"].values():
+            del layer["up"], layer["out"]
+    assert_close(ours, by_adam)
+
+
+def test_clipping_scales_all_gradients_together(optim_settings):
+    settings = dataclasses.replace(optim_settings, clip_norm=1.0)
+    transform = optimizer.direction(settings)
+    params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    state = transform.init(params)
+    for gradients in ({"a": 3.0, "b": 4.0}, {"a": 0.3, "b": 0.4}):
+        gradients = jax.tree.map(lambda g: jnp.array([g]), gradients)
+        directions, state = transform.update(gradients, state)
+    # first gradient clipped to .6, .8; second, of norm .5, left alone
+    for name, (first, second) in {"a": (0.6, 0.3), "b": (0.8, 0.4)}.items():
+        m = (0.9 * 0.1 * first + 0.1 * second) / (1 - 0.9**2)
+        v = (0.99 * 0.01 * first**2 + 0.01 * second**2) / (1 - 0.99**2)
+        np.testing.assert_allclose(directions[name], [m / v**0.5], rtol=1e-4)
+
+
+SCHEDULES = [
+    # warmup, cooldown as shares of 10 steps
+    (0.0, 0.0, [1] * 10),
+    (0.4, 0.0, [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 1]),
+    (0.0, 0.5, [1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]),
+    (0.2, 0.5, [0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]),
+    (1.0, 1.0, [0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.4, 0.3, 0.2, 0.1]),
+]
+
+
+@pytest.mark.parametrize(("warmup", "cooldown", "by_hand"), SCHEDULES)
+def test_the_schedule_by_hand(optim_settings, warmup, cooldown, by_hand):
+    settings = dataclasses.replace(optim_settings, warmup=warmup, cooldown=cooldown)
+    hparams = optimizer.hyperparameters(settings, steps=10)
+    shares = [float(optimizer.schedule(jnp.int32(t), hparams)) for t in range(10)]
+    np.testing.assert_allclose(shares, by_hand, rtol=1e-6)
+    if cooldown:
+        assert optimizer.schedule(jnp.int32(10), hparams) == 0
+
+
+def ones_moved(settings, ascent):
+    """Parameters that were 1, after one step along a direction that is `ascent`."""
+    ones = jax.tree.map(jnp.ones_like, draw(0))
+    directions = jax.tree.map(lambda leaf: leaf * ascent, ones)
+    hparams = optimizer.hyperparameters(settings, steps=4)
+    moved = optimizer.apply_direction(settings, ones, directions, jnp.int32(0), hparams)
+    for leaf in jax.tree.leaves(moved):
+        assert np.ptp(leaf) == 0
+    return jax.tree.map(lambda leaf: float(leaf.ravel()[0]), moved)
+
+
+def test_decay_shrinks_matrices_in_proportion_to_the_rate(optim_settings):
+    settings = dataclasses.replace(optim_settings, lr_peak=0.1, weight_decay=0.5)
+    moved = ones_moved(settings, ascent=0.0)
+    shrunk = pytest.approx(1 - 0.1 * 0.5)
+    assert moved["embedding"]["tokens"] == shrunk
+    assert moved["head"] == {"kernel": shrunk, "bias": 1.0}
+    for layer in moved["layers"].values():
+        assert layer["up"]["kernel"] == layer["out"]["kernel"] == shrunk
+        assert layer["norm"]["scale"] == 1.0
+
+
+def test_a_layer_learns_slower_the_deeper_it_lies(optim_settings):
+    settings = dataclasses.replace(
+        optim_settings, lr_peak=0.1, layer_decay=0.5, warmup=1.0
+    )
+    moved = ones_moved(settings, ascent=1.0)
+    rate = 0.1 / 4  # first of four steps of warm-up
+    assert moved["head"]["bias"] == pytest.approx(1 - rate)
+    assert moved["layers"]["1"]["norm"]["scale"] == pytest.approx(1 - rate / 2)
+    assert moved["layers"]["0"]["up"]["kernel"] == pytest.approx(1 - rate / 4)
+    assert moved["embedding"]["tokens"] == pytest.approx(1 - rate / 8)
+
+
+def test_muon_s_matrices_have_a_rate_of_their_own(optim_settings):
+    settings = dataclasses.replace(
+        optim_settings, name="muon", lr_peak=0.1, lr_muon=0.2, layer_decay=0.5
+    )
+    top = ones_moved(settings, ascent=1.0)["layers"]["1"]
+    assert top["out"]["kernel"] == pytest.approx(1 - 0.2 / 2)
+    assert top["up"]["kernel"] == pytest.approx(1 - 0.2 / 2 * (6 / 4) ** 0.5)
+    assert top["norm"]["scale"] == pytest.approx(1 - 0.1 / 2)

@@ -1,0 +1,199 @@
+"""A member of a population is a lone run: bit for bit in turn, nearly so under vmap."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.data import batches
+from tljax.data.labelled import LabelledSet
+from tljax.model import heads, transformer
+from tljax.objective.classification import gather, labelled_loss
+from tljax.train import optimizer, population, step
+
+# float32: sums over a batch of 8 in another order, through a layer and back
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+STEPS = [5, 3, 4]
+
+
+def same_bits(a, b):
+    return all(
+        np.asarray(x).tobytes() == np.asarray(y).tobytes()
+        for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    )
+
+
+def items(count=40):
+    random = np.random.default_rng(0)
+    return LabelledSet(
+        ids=tuple(map(str, range(count))),
+        tokens=tuple(
+            random.integers(2, 20, random.integers(2, 9)) for _ in range(count)
+        ),
+        labels=random.integers(0, 3, count, dtype=np.int32),
+        classes=("a", "b", "c"),
+        texts=("",) * count,
+    )
+
+
+def plan_of(labelled, seed, steps):
+    """The first steps of a member's plan, padded to the longest member's."""
+    plan = batches.training_plan(
+        labelled, np.arange(seed, 40), batch=8, epochs=2.0, rows=3, row_length=24,
+        slots=5, seed=seed,
+    )  # fmt: skip
+    arrays = {
+        "tokens_TBL": plan.gather_TBL,
+        "segments_TBL": plan.segments_TBL,
+        "labels_TBM": plan.labels_TBM,
+        "weights_TBM": plan.weights_TBM,
+    }
+    until = (np.arange(max(STEPS)) < steps)[:, None, None]
+    return {name: a[: max(STEPS)] * until for name, a in arrays.items()}
+
+
+def take(flat, plan, index):
+    batch = {name.replace("_T", "_"): rows[index] for name, rows in plan.items()}
+    return batch | {"tokens_BL": gather(flat, batch["tokens_BL"])}
+
+
+@pytest.fixture
+def crew(model_settings, optim_settings, draw_params):
+    """(train_step, flat tokens, [state, plan, hparams] of three members)."""
+
+    def init(key):
+        params = transformer.init_params(model_settings, 20, key)
+        return params | {"head": heads.init_classifier(16, 3, key)}
+
+    model_settings = dataclasses.replace(model_settings, depth=1)
+    labelled = items()
+    states, plans, rates = [], [], []
+    for i, steps in enumerate(STEPS):
+        optim = dataclasses.replace(
+            optim_settings, lr_peak=0.01 * (i + 1), warmup=0.3, cooldown=0.5
+        )
+        params = draw_params(init, jax.random.key(0), seed=i)
+        states.append(step.init_state(params, optim))
+        plans.append(plan_of(labelled, i, steps))
+        rates.append(optimizer.hyperparameters(optim, steps))
+    loss = labelled_loss(model_settings, "mean")
+    train_step = step.make_train_step(loss, optim_settings, jax.random.key(0))
+    stacked = [population.stack(trees) for trees in (states, plans, rates)]
+    return train_step, batches.flat_tokens(labelled), stacked
+
+
+def lifted(train_step, mode):
+    rounds = population.make_train_rounds(train_step, take)
+    return jax.jit(population.lift(rounds, mode, shared=1))
+
+
+def test_a_member_in_turn_is_the_lone_run_bit_for_bit(crew):
+    train_step, flat, (state, plan, hparams) = crew
+    advance = lifted(train_step, "turn")
+    together = advance(flat, state, plan, hparams, np.int32(STEPS))
+    np.testing.assert_array_equal(together[0].step, STEPS)
+    alone = lifted(train_step, "turn")
+    for i, steps in enumerate(STEPS):
+        one = jax.tree.map(lambda x, i=i: x[i : i + 1], (state, plan, hparams))
+        lone = alone(flat, *one, np.int32([steps]))
+        mine = jax.tree.map(lambda x, i=i: x[i : i + 1], together)
+        assert same_bits(mine, lone)
+        assert not same_bits(mine[0].params, one[0].params)
+
+
+def test_a_vmapped_member_takes_the_lone_run_s_first_step(crew):
+    train_step, flat, (state, plan, hparams) = crew
+    first = np.ones(3, np.int32)
+    states, sums = lifted(train_step, "vmap")(flat, state, plan, hparams, first)
+    turned, expected = lifted(train_step, "turn")(flat, state, plan, hparams, first)
+    assert set(sums) == {"nats", "weight", "correct", "gradient_norm", "steps"}
+    for name, values in sums.items():
+        np.testing.assert_allclose(values, expected[name], **CLOSE)
+    assert len(np.unique(sums["nats"])) == 3
+    # Adam's first moments after one step are the gradients
+    for ours, theirs in zip(
+        *(jax.tree.leaves(s.optimizer) for s in (states, turned)), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, **CLOSE)
+
+
+def linear(params, batch, key):
+    """A loss that compiles at once: squares, with noise that depends on the step."""
+    error = params["layers"]["0"] - batch["x"] - jax.random.normal(key, (4,))
+    return (error**2).sum(), {"weight": batch["x"].sum() ** 0}
+
+
+@pytest.fixture
+def line(optim_settings):
+    train_step = step.make_train_step(linear, optim_settings, jax.random.key(1))
+    params = {"layers": {"0": jnp.arange(4.0)}}
+    states = [step.init_state(params, optim_settings)] * 3
+    hparams = [optimizer.hyperparameters(optim_settings, steps) for steps in STEPS]
+    data = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+    plan = np.random.default_rng(1).integers(0, 9, (3, 5))
+    advance = population.make_train_rounds(
+        train_step, lambda data, plan, t: {"x": data[plan[t]]}
+    )
+    return train_step, advance, data, population.stack(states), plan, hparams
+
+
+@pytest.mark.parametrize("mode", ["turn", "vmap"])
+def test_rounds_are_steps_and_whoever_has_ended_stays(line, mode):
+    _, advance, data, state, plan, hparams = line
+    run = jax.jit(population.lift(advance, mode, shared=1))
+    at_once, all_sums = run(
+        data, state, plan, population.stack(hparams), np.int32(STEPS)
+    )
+    total = {}
+    for t in range(max(STEPS)):
+        until = np.minimum(t + 1, STEPS)
+        before = state
+        state, sums = run(data, state, plan, population.stack(hparams), np.int32(until))
+        np.testing.assert_array_equal(sums["steps"], [t < steps for steps in STEPS])
+        total = {name: total.get(name, 0) + sums[name] for name in sums}
+        for i, steps in enumerate(STEPS):
+            was, now = (population.member(s, i) for s in (before, state))
+            assert same_bits(was, now) == (t >= steps)
+    assert same_bits(state, at_once)
+    for name, values in total.items():
+        np.testing.assert_allclose(values, all_sums[name], rtol=1e-6)
+
+
+def test_rounds_are_the_plain_loop(line):
+    train_step, advance, data, state, plan, hparams = line
+    run = jax.jit(population.lift(advance, "turn", shared=1))
+    rounds, _ = run(data, state, plan, population.stack(hparams), np.int32(STEPS))
+    one_step = jax.jit(train_step)
+    for i, steps in enumerate(STEPS):
+        lone = population.member(state, i)
+        for t in range(steps):
+            lone, _ = one_step(lone, {"x": data[plan[i, t]]}, hparams[i])
+        for a, b in zip(
+            *map(jax.tree.leaves, (population.member(rounds, i), lone)), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["turn", "vmap"])
+def test_lifting_by_hand(mode):
+    run = population.lift(lambda a, b, c: (a + b, b * c), mode, shared=1)
+    found = run(jnp.float32(10), jnp.arange(3.0), jnp.arange(3.0))
+    np.testing.assert_array_equal(found[0], [10, 11, 12])
+    np.testing.assert_array_equal(found[1], [0, 1, 4])
+
+
+def test_members_are_stacked_and_taken_apart():
+    trees = [
+        {"a": jnp.full((2,), float(i)), "b": {"c": jnp.int32(i)}} for i in range(3)
+    ]
+    stacked = population.stack(trees)
+    assert jax.tree.map(jnp.shape, stacked) == {"a": (3, 2), "b": {"c": (3,)}}
+    assert all(same_bits(population.member(stacked, i), trees[i]) for i in range(3))
+
+
+@pytest.mark.parametrize(("backend", "mode"), [("cpu", "turn"), ("gpu", "vmap")])
+def test_small_products_fill_a_cpu_but_no_accelerator(monkeypatch, backend, mode):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert population.choose_mode() == mode

@@ -1,0 +1,94 @@
+"""One step: means over the batch's own weight, randomness from (key, step) alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tljax.train import optimizer, step
+
+X = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
+
+
+def fresh():
+    return {
+        "layers": {"0": {"kernel": jnp.ones((3, 2))}},
+        "head": {"bias": jnp.array([0.5, -0.5])},
+    }
+
+
+def squares(params, batch, key):
+    """Weighted sum of squares of x kernel + bias."""
+    y = batch["x"] @ params["layers"]["0"]["kernel"] + params["head"]["bias"][None]
+    weight = batch["weight"]
+    return (weight * (y**2).sum(axis=1)).sum(), {"weight": weight.sum()}
+
+
+def run(settings, batches, loss=squares):
+    hparams = optimizer.hyperparameters(settings, len(batches))
+    train_step = jax.jit(step.make_train_step(loss, settings, jax.random.key(0)))
+    state = step.init_state(fresh(), settings)
+    every = []
+    for batch in batches:
+        state, sums = train_step(state, batch, hparams)
+        every.append(sums)
+    return state, every
+
+
+def batch_of(x, weight=1.0):
+    return {"x": x, "weight": np.full(len(x), weight, np.float32)}
+
+
+def test_sums_and_the_first_step_by_hand(optim_settings):
+    state, (sums,) = run(optim_settings, [batch_of(X)])
+    y = X @ np.ones((3, 2)) + [0.5, -0.5]
+    by_kernel, by_bias = 2 * X.T @ y / 6, 2 * y.sum(axis=0) / 6
+    norm = np.sqrt((by_kernel**2).sum() + (by_bias**2).sum())
+    np.testing.assert_allclose(sums["nats"], (y**2).sum(), rtol=1e-5)
+    np.testing.assert_allclose(sums["gradient_norm"], norm, rtol=1e-5)
+    assert (sums["weight"], sums["steps"], state.step) == (6, 1, 1)
+    assert state.step.dtype == jnp.int32
+    # AdamW's first step goes lr_peak against the sign of the gradient
+    moved = 1 - state.params["layers"]["0"]["kernel"]
+    np.testing.assert_allclose(moved, 0.01 * np.sign(by_kernel), rtol=1e-3)
+
+
+def test_a_step_is_of_the_mean_however_large_the_batch(optim_settings):
+    # after a first step of its own, Adam is no longer blind to a gradient's size
+    first, twice = batch_of(2 * X[:3]), np.concatenate([X, X])
+    expected, _ = run(optim_settings, [first, batch_of(X)])
+    for other in (batch_of(twice), batch_of(X, weight=3.0)):
+        found, _ = run(optim_settings, [first, other])
+        for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4)
+
+
+def test_a_batch_without_targets_moves_nothing(optim_settings):
+    state, (sums,) = run(optim_settings, [batch_of(X, weight=0.0)])
+    assert sums["nats"] == sums["gradient_norm"] == sums["weight"] == 0
+    for a, b in zip(*map(jax.tree.leaves, (state.params, fresh())), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_loss_falls(optim_settings, name):
+    settings = dataclasses.replace(optim_settings, name=name, lr_peak=0.05, lr_muon=0.1)
+    _, sums = run(settings, [batch_of(X)] * 20)
+    assert sums[-1]["nats"] < 0.5 * sums[0]["nats"]
+
+
+def test_randomness_is_a_function_of_the_key_and_the_step(optim_settings):
+    def draws(params, batch, key):
+        drawn = jax.random.uniform(key)
+        return 0 * params["head"]["bias"].sum(), {
+            "weight": jnp.ones(()),
+            "drawn": drawn,
+        }
+
+    _, sums = run(optim_settings, [batch_of(X)] * 3, loss=draws)
+    by_hand = [
+        jax.random.uniform(jax.random.fold_in(jax.random.key(0), t)) for t in range(3)
+    ]
+    np.testing.assert_array_equal([one["drawn"] for one in sums], by_hand)

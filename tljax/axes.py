@@ -1,0 +1,25 @@
+"""The letters that array names end in: x_BLD has axes batch, position, width.
+
+A file that uses a letter not listed here, or one of these for something else, is wrong.
+"""
+
+AXES = {
+    "B": "batch: packed rows of tokens (a row may hold several examples)",
+    "L": "position in a row",
+    "Q": "query position",
+    "K": "key position",
+    "D": "width of the residual stream",
+    "H": "head",
+    "E": "width of one head",
+    "F": "inner width of the feed-forward layer",
+    "V": "vocabulary",
+    "N": "layer",
+    "M": "example slot of a packed row (segment M + 1 of the row)",
+    "R": "adapter rank",
+    "C": "class",
+    "S": "run: member of a population",
+    "T": "step of a plan",
+    "I": "item of a split",
+    "J": "bootstrap resample",
+    "Z": "number of labels",
+}

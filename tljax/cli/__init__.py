@@ -1,0 +1,1 @@
+"""The verbs of the command `tljax`, and the jobs behind `train`."""

@@ -1,0 +1,226 @@
+"""What every command does alike: flags, help, one-line errors, stopping, no leftovers.
+
+    run_command(verb, argv) -> exit status: 0 done, 2 refused in one line, 130 stopped
+
+Knows no verb and imports no JAX, so that help and refusals come at once.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tljax.settings import InputError, suggestion
+
+STOPPED = "stopped; the same command goes on from where it was saved last"
+NOTHING_WRITTEN = "stopped; nothing was written"
+NAMES = {"macro_f1": "macro-F1", "ece": "ECE", "nll_nats": "log-likelihood loss (nats)"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """One --name of a command.
+
+    Attributes:
+      name: without the dashes.
+      value: what stands behind '=' in the help, e.g. 'FILE'; '' = a switch.
+      meaning: one sentence.
+      required: whether the command needs it.
+    """
+
+    name: str
+    value: str
+    meaning: str
+    required: bool = False
+
+    def __str__(self) -> str:
+        """'--run=DIR'."""
+        return f"--{self.name}={self.value}" if self.value else f"--{self.name}"
+
+
+HELP = Flag("help", "", "shows this text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What a command line said.
+
+    Attributes:
+      flags: name -> text; of a switch, ''.
+      overrides: dotted key -> text, from --config.a.b=VALUE.
+      words: what had no dashes, in order.
+    """
+
+    flags: dict[str, str]
+    overrides: dict[str, str]
+    words: list[str]
+
+
+def read_flags(argv: Sequence[str], flags: Sequence[Flag], *, program: str) -> Given:
+    """Reads --name=VALUE, --name VALUE, switches and words; the last of a name counts.
+
+    Overrides are read where `flags` has one named 'config'. Required flags are not
+    asked for if --help is given.
+
+    Raises:
+      InputError: an unknown or missing flag, a value too many or too few.
+    """
+    known = {flag.name: flag for flag in (*flags, HELP)}
+    given = Given({}, {}, [])
+    rest = iter(argv)
+    for word in rest:
+        word = "--help" if word == "-h" else word
+        if not word.startswith("--"):
+            given.words.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        override = name.startswith("config.") and "config" in known
+        if not override and name not in known:
+            raise InputError(
+                f"{program} has no flag --{name}{suggestion(name, known)};"
+                f" `{program} --help` shows them"
+            )
+        if override or known[name].value:
+            value = value if equals else next(rest, "--")
+            if value.startswith("--"):
+                raise InputError(f"--{name} needs a value: --{name}=VALUE")
+        elif equals:
+            raise InputError(f"--{name} takes no value")
+        if override:
+            given.overrides[name.removeprefix("config.")] = value
+        else:
+            given.flags[name] = value
+    missing = [
+        str(flag) for flag in flags if flag.required and flag.name not in given.flags
+    ]
+    if missing and "help" not in given.flags:
+        raise InputError(
+            f"{program} needs {' and '.join(missing)}; `{program} --help` tells more"
+        )
+    return given
+
+
+def no_words(given: Given, program: str) -> None:
+    """Raises InputError where a command that takes flags only was given a word."""
+    if given.words:
+        raise InputError(
+            f"{program} takes no {given.words[0]!r}; values go behind a flag, as"
+            f" --name=VALUE (`{program} --help`)"
+        )
+
+
+def help_text(usage: str, description: str, flags: Sequence[Flag]) -> str:
+    """A command's help: how it is called, what it does, its flags.
+
+    Args:
+      usage: one line, e.g. 'tljax predict --run=DIR --input=FILE'.
+      description: paragraphs; lines that begin with a space stay as they are.
+      flags: --help is added.
+    """
+    rows = [(str(flag), flag.meaning) for flag in (*flags, HELP)]
+    return f"usage: {usage}\n\n{description.strip()}\n\nflags:\n{columns(rows)}"
+
+
+def columns(rows: Sequence[tuple[str, str]], *, indent: str = "  ") -> str:
+    """Two columns, the second wrapped; a first that is long has a line of its own."""
+    whole = max(60, min(shutil.get_terminal_size().columns, 100))
+    first = min(max((len(left) for left, _ in rows), default=0), 34)
+    lines = []
+    for left, right in rows:
+        head = f"{indent}{left:{first}}  "
+        wrapped = textwrap.wrap(right, whole - len(indent) - first - 2) or [""]
+        if len(left) > first:
+            lines.append(f"{indent}{left}")
+            head = " " * (len(indent) + first + 2)
+        lines.append((head + wrapped[0]).rstrip())
+        lines += [" " * (len(indent) + first + 2) + line for line in wrapped[1:]]
+    return "\n".join(lines)
+
+
+def number_lines(values: Mapping[str, Any], name: str = "") -> list[str]:
+    """'  test accuracy 0.7125 ± 0.0101 (n = 2,000)' for each {value, n, se} inside.
+
+    Args:
+      values: nested dicts; what is not a {"value": ...} is passed over.
+      name: of `values` itself, put before the others.
+    """
+    if "value" in values:
+        error = f" ± {values['se']:.4f}" if "se" in values else ""
+        count = f" (n = {values['n']:,})" if "n" in values else ""
+        return [f"  {name} {values['value']:.4f}{error}{count}"]
+    inside = {key: one for key, one in values.items() if isinstance(one, Mapping)}
+    return [
+        line
+        for key, one in inside.items()
+        for line in number_lines(
+            one, f"{name} {NAMES.get(key, key.replace('_', ' '))}".strip()
+        )
+    ]
+
+
+def run_command(
+    command: Callable[[Sequence[str]], int | None],
+    argv: Sequence[str],
+    *,
+    program: str = "tljax",
+    stopped: str = STOPPED,
+) -> int:
+    """Runs a command as a program does; for `sys.exit(run_command(main, argv))`.
+
+    Args:
+      command: takes argv (without the program's name); may return an exit status.
+      argv: its arguments.
+      program: begins every line about what went wrong.
+      stopped: what Ctrl-C leaves behind, for the user.
+
+    Returns:
+      Exit status: the command's own or 0; 2 where the user's input cannot be used
+      (one line on stderr, no traceback); 130 after Ctrl-C; 141 where the reader of
+      our output has gone.
+    """
+    try:
+        return command(argv) or 0
+    except InputError as error:
+        line = " ".join(str(error).split("\n"))
+        print(f"{program}: error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        after_sign = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C first
+        print(f"{after_sign}{program}: {stopped}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end; that must not fail too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+@contextlib.contextmanager
+def unmarked_if_refused(folder: pathlib.Path) -> Iterator[None]:
+    """A run folder that is refused before it trains is left as it was found.
+
+    Else the mended command would meet the config of the refused one in the folder.
+    What training wrote (records, checkpoints) always stays.
+    """
+    existed = folder.is_dir()
+    before = set(folder.iterdir()) if existed else set()
+    try:
+        yield
+    except InputError:
+        if folder.is_dir() and not _has_trained(folder):
+            for path in set(folder.iterdir()) - before:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if not existed:
+                folder.rmdir()
+        raise
+
+
+def _has_trained(folder: pathlib.Path) -> bool:
+    records = folder.glob("**/metrics.jsonl")
+    return any(path.stat().st_size for path in records) or any(
+        folder.glob("**/checkpoints/*")
+    )

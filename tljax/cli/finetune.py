@@ -1,0 +1,236 @@
+"""Fine-tuning, from a labelled set to run folders: a population of runs.
+
+    source -> labelled sets -> subset and plan a member -> train -> params, predictions
+
+Members share everything but MEMBER_KEYS (seed, n, epochs, rates ...); `train` is a
+population of one.
+"""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+
+from tljax.cli import parts
+from tljax.cli.crew import Crew, Member
+from tljax.data.labelled import LabelledSet
+from tljax.data.packing import padding_share
+from tljax.evaluate import classification
+from tljax.model import transformer
+from tljax.model.product import product_dtype
+from tljax.settings import FinetuneSettings, InputError, to_dict
+from tljax.train import loop, optimizer, population, step
+from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
+from tljax.train.files import sha256_of, write_json, write_text
+from tljax.train.progress import Progress
+from tljax.train.record import RunRecord, manifest_facts, open_run
+
+
+def finetune(
+    members: list[Member], *, populations: pathlib.Path, title: str = "fine-tune"
+) -> None:
+    """Runs or resumes the members; those that have ended stay as they are.
+
+    Args:
+      members: runs that differ in MEMBER_KEYS only.
+      populations: folder of the checkpoints while training; empty when all have ended.
+      title: of the progress bar.
+
+    Raises:
+      InputError: something given cannot be used; nothing is overwritten.
+    """
+    for one in members:
+        check(one.settings)
+    _check_shared(members)
+    open_members = [
+        one
+        for one in members
+        if not open_run(one.folder, to_dict(one.settings), "finetune")
+    ]
+    if not open_members:
+        return
+    parts.prepare_devices()
+    # sizes are those of all members, whoever has ended: nothing depends on when
+    crew = Crew(members)
+    mode = population.choose_mode()
+    size = 1 if mode == "turn" else len(open_members)
+    total = sum(crew.plans[one.folder].steps for one in members)
+    done = total - sum(crew.plans[one.folder].steps for one in open_members)
+    with Progress(title, total) as progress:
+        for start in range(0, len(open_members), size):
+            group = open_members[start : start + size]
+            bar = _Shifted(progress, done)
+            _train_group(crew, group, mode, populations, bar)
+            done += sum(crew.plans[one.folder].steps for one in group)
+
+
+def check(settings: FinetuneSettings) -> None:
+    """Raises InputError for values that cannot go together."""
+    transformer.check(settings.model)
+    if settings.epochs == 0:
+        raise InputError("config.epochs is 0; it must be more than 0")
+    mesh = settings.mesh
+    if mesh.run * mesh.data * mesh.fsdp * mesh.tensor > 1:
+        raise InputError(
+            "config.mesh asks for more than one device; fine-tuning runs on one: set"
+            " config.mesh.run=1, data=1, fsdp=1 and tensor=1"
+        )
+
+
+MEMBER_KEYS = ("seed", "epochs", "task.n", "optim.lr_peak", "optim.lr_muon",
+               "optim.weight_decay", "optim.layer_decay")  # fmt: skip
+
+
+def _check_shared(members: list[Member]) -> None:
+    """Members may differ in MEMBER_KEYS only: another shape is another population."""
+    first = _shared(members[0].settings)
+    for one in members[1:]:
+        if _shared(one.settings) != first:
+            raise ValueError(f"{one.folder} differs in more than {MEMBER_KEYS}")
+
+
+def _shared(settings: FinetuneSettings) -> dict:
+    config = to_dict(settings)
+    for key in MEMBER_KEYS:
+        *groups, name = key.split(".")
+        node = config
+        for group in groups:
+            node = node[group]
+        del node[name]
+    return config
+
+
+def identity(group: list[Member]) -> str:
+    """Names a group's checkpoints: runs of one name but another config share none."""
+    return sha256_of([[one.folder.name, to_dict(one.settings)] for one in group])[:16]
+
+
+class _Shifted:
+    """A progress bar that other members have already moved."""
+
+    def __init__(self, progress: Progress, done: int):
+        self.progress, self.done = progress, done
+
+    def update(self, step: int, *, loss: float | None, tokens: float) -> None:
+        self.progress.update(self.done + step, loss=loss)
+
+
+def _train_group(crew, group, mode, populations, progress) -> None:
+    """Trains members together, then writes each one's run folder."""
+    plans = [crew.plans[one.folder] for one in group]
+    stacked = population.stack([crew.padded_plan(plan) for plan in plans])
+    hparams = population.stack(
+        [
+            optimizer.hyperparameters(one.settings.optim, plan.steps)
+            for one, plan in zip(group, plans, strict=True)
+        ]
+    )
+    state = population.stack(
+        [
+            step.init_state(crew.first_params(one.settings), one.settings.optim)
+            for one in group
+        ]
+    )
+    advance, flat = crew.advance(mode), jax.numpy.asarray(crew.flat)
+    validation = crew.sets["validation"]
+
+    def validate(state):
+        return [
+            classification.validation_record(
+                validation.labels,
+                crew.scorer.probabilities(
+                    population.member(state.params, i),
+                    crew.scoring["validation"],
+                    len(validation),
+                ),
+            )
+            for i in range(len(group))
+        ]
+
+    tokens = [plan.segments_TBL.size for plan in plans]
+    work = loop.Work(
+        state=state,
+        steps=[plan.steps for plan in plans],
+        advance=lambda state, until: advance(flat, state, stacked, hparams, until),
+        validate=validate,
+        data_state=lambda: None,
+        set_data_state=lambda place: None,
+        tokens_per_step=sum(tokens) / sum(plan.steps for plan in plans),
+    )
+    folder = populations / identity(group)
+    records = [RunRecord(one.folder) for one in group]
+    checkpoints = Checkpoints(folder, group[0].settings.record.checkpoints_kept)
+    ended = loop.train(
+        work,
+        records=records,
+        checkpoints=checkpoints,
+        settings=group[0].settings.record,
+        progress=progress,
+    )
+    for i, one in enumerate(group):
+        _finish(crew, one, records[i], population.member(ended["params"], i), mode,
+                seconds=ended["seconds"] / len(group), tokens=tokens[i])  # fmt: skip
+    checkpoints.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    if populations.exists() and not any(populations.iterdir()):
+        populations.rmdir()
+
+
+def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
+    """Writes what a run ends with; the last record says that all of it is there."""
+    settings, plan = one.settings, crew.plans[one.folder]
+    results = {}
+    for name, labelled in crew.sets.items():
+        probabilities_IC = crew.scorer.probabilities(
+            params, crew.scoring[name], len(labelled)
+        )
+        results[name] = classification.full_record(labelled.labels, probabilities_IC)
+        write_predictions(
+            one.folder / "predictions" / f"{name}.jsonl", labelled, probabilities_IC
+        )
+    write_json(one.folder / "classes.json", list(crew.classes))
+    crew.tokenizer.save(one.folder / "tokenizer.json")
+    params = jax.device_get(params)
+    save_params(one.folder / "params", params)
+    record.write_manifest(
+        {
+            **manifest_facts(to_dict(settings)),
+            "data": crew.data,
+            "dtype": str(product_dtype(settings.model.dtype)),
+            "parameters": parts.count(params),
+            "population_mode": mode,
+            "seed": settings.seed,
+            "tokens": tokens,
+            "flops": 3 * parts.forward_flops(params, tokens=tokens, output=False),
+            "padding_share": padding_share(plan.segments_TBL),
+            "time_seconds": seconds,
+        }
+    )
+    record.finish(plan.steps, params_sha256(params), **results)
+
+
+def write_predictions(
+    path: pathlib.Path, labelled: LabelledSet, probabilities_IC: np.ndarray
+) -> None:
+    """Writes one JSON line an item, in the set's order."""
+    lines = []
+    for i, row in enumerate(probabilities_IC):
+        lines.append(
+            json.dumps(
+                {
+                    "id": labelled.ids[i],
+                    "label": labelled.classes[labelled.labels[i]],
+                    "prediction": labelled.classes[int(row.argmax())],
+                    "probabilities": {
+                        name: round(float(p), 6)
+                        for name, p in zip(labelled.classes, row, strict=True)
+                    },
+                    "text": labelled.texts[i],
+                },
+                ensure_ascii=False,
+            )
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "\n".join(lines) + "\n")

@@ -1,0 +1,128 @@
+"""What the jobs share: tokenizer, first weights, cost, devices."""
+
+import os
+import pathlib
+
+import jax
+
+from tljax.data.sources import Source
+from tljax.data.tokenizer import Tokenizer, train_tokenizer
+from tljax.settings import (
+    InputError,
+    ModelSettings,
+    TokenizerSettings,
+    from_config,
+)
+from tljax.train.checkpoint import load_params
+from tljax.train.files import read_json
+
+CACHE_COMPILED = pathlib.Path("xla")
+
+
+def prepare_devices() -> None:
+    """Compiled programs are kept in the cache folder: a second run starts at once."""
+    from tljax.data.sources import default_cache
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = default_cache() / CACHE_COMPILED
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def get_tokenizer(
+    settings: TokenizerSettings, inherited: str, folder: pathlib.Path, source: Source
+) -> Tokenizer:
+    """The run's tokenizer: its own if there, a run's, or one trained on the source.
+
+    Args:
+      settings: config.tokenizer.
+      inherited: run folder of init.source; '' = none.
+      folder: the run folder, where the tokenizer is kept.
+      source: its training split trains a new tokenizer.
+    """
+    path = folder / "tokenizer.json"
+    if path.exists():
+        return Tokenizer.load(path)
+    origin = settings.source or inherited
+    if origin:
+        tokenizer = Tokenizer.load(run_file(origin, "tokenizer.json"))
+    else:
+        tokenizer = train_tokenizer(
+            (example.text for example in source.examples("train")),
+            vocab_size=settings.vocab_size,
+            normalization=settings.normalization,
+        )
+    tokenizer.save(path)
+    return tokenizer
+
+
+def run_file(folder: str | pathlib.Path, name: str) -> pathlib.Path:
+    """A file of a run folder that the user named.
+
+    Raises:
+      InputError: no such folder, or it is no run folder.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is not a folder; name a run folder of `tljax train`"
+        )
+    if not (folder / name).exists():
+        raise InputError(f"{folder} holds no {name}; it is not a run that has ended")
+    return folder / name
+
+
+def load_source_params(folder: str, model: ModelSettings) -> dict:
+    """The parameters of a run, if its architecture is the one asked for.
+
+    Raises:
+      InputError: the run has another architecture; the keys that differ are named.
+    """
+    config = read_json(run_file(folder, "config.json"))
+    theirs = from_config(ModelSettings, config["model"], f"{folder}: config.model")
+    free = {"dropout", "scan_layers", "dtype"}
+    differ = [
+        f"config.model.{name}={getattr(model, name)} but {getattr(theirs, name)} there"
+        for name in ModelSettings.__dataclass_fields__
+        if name not in free and getattr(model, name) != getattr(theirs, name)
+    ]
+    if differ:
+        raise InputError(f"{folder} has another architecture: {'; '.join(differ)}")
+    return load_params(run_file(folder, "params"))
+
+
+def matrix_parameters(params: dict) -> int:
+    """Parameters that take part in matrix products in the layers."""
+    return sum(
+        leaf.size for leaf in jax.tree.leaves(params["layers"]) if leaf.ndim == 2
+    )
+
+
+def forward_flops(params: dict, *, tokens: int, output: bool) -> float:
+    """FLOPs of a forward pass: 2 a matrix parameter and token (attention left out).
+
+    Args:
+      params: counted.
+      tokens: passed through.
+      output: whether the vocabulary's product is computed too.
+    """
+    per_token = 2.0 * matrix_parameters(params)
+    if output:
+        per_token += 2.0 * params["embedding"]["tokens"].size
+    return per_token * tokens
+
+
+def data_facts(source: Source, splits: tuple[str, ...]) -> dict:
+    """What the manifest says of a source."""
+    return {
+        source.uri: {
+            **{split: source.split_hash(split) for split in splits},
+            "licence": source.facts.licence,
+            "sha256": source.facts.sha256,
+        }
+    }
+
+
+def count(params: dict) -> int:
+    """Number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

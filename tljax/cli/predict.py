@@ -1,0 +1,204 @@
+"""tljax predict: a fine-tuned run labels the texts of a file, in their order.
+
+    texts -> tokens -> class probabilities -> {"label", "probabilities": {class: p}}
+
+Output is written whole or not at all; the run and the input are only read.
+"""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tljax.cli.command import Flag, help_text, no_words, read_flags
+from tljax.settings import FinetuneSettings, InputError, from_config
+
+DESCRIPTION = """
+Labels every text of --input and writes one row each, in the same order.
+
+  tljax predict --run=runs/reviews --input=new.csv --text=review --output=labels.csv
+  tail -n 20 notes.txt | tljax predict --run=runs/reviews --input=- --output=-
+
+A .jsonl output has lines {"label": ..., "probabilities": {class: p}}; a .csv output
+has the columns label,p_CLASS,... ; '-' writes JSONL to the terminal.
+"""
+RUN = Flag("run", "DIR", "folder of a fine-tuning run that has ended", required=True)
+TEXT = Flag("text", "NAME", "column (or key) of the text; 'text' unless said")
+FLAGS = (
+    RUN,
+    Flag(
+        "input", "FILE", ".csv or .jsonl; '-' = stdin, one text a line", required=True
+    ),
+    Flag("output", "FILE", ".csv or .jsonl; '-' = stdout, as JSONL", required=True),
+    TEXT,
+)
+PROBABILITY_DIGITS = 6
+CHUNK = 2_000  # texts tokenised and scored at a time: bounds memory, moves the bar
+
+
+def run(argv: Sequence[str]) -> None:
+    """Reads, predicts, writes."""
+    program = "tljax predict"
+    given = read_flags(argv, FLAGS, program=program)
+    if "help" in given.flags:
+        print(help_text(f"{program} --run=DIR --input=FILE", DESCRIPTION, FLAGS))
+        return
+    no_words(given, program)
+    flags = given.flags
+    _check_output(flags["output"], flags["input"])
+    texts = _read_texts(flags["input"], flags.get("text"))
+    classifier = Classifier(Path(flags["run"]))
+    probabilities_IC = classifier.probabilities(texts)
+    suffix = Path(flags["output"]).suffix.lower()
+    write = csv_text if suffix == ".csv" else jsonl_text
+    text = write(probabilities_IC, classifier.classes)
+    if flags["output"] == "-":
+        sys.stdout.write(text)
+    else:
+        from tljax.train.files import write_text
+
+        write_text(flags["output"], text)
+
+
+class Classifier:
+    """A fine-tuning run that has ended, ready to answer; imports JAX when made.
+
+    Args:
+      folder: the run's.
+
+    Raises:
+      InputError: it is no run, not one of fine-tuning, or has not ended.
+    """
+
+    def __init__(self, folder: Path):
+        from tljax.cli import parts
+        from tljax.data.tokenizer import Tokenizer
+        from tljax.train.checkpoint import load_params
+        from tljax.train.files import read_json
+
+        config = read_json(parts.run_file(folder, "config.json"))
+        kind = config.get("kind") if isinstance(config, dict) else None
+        if kind != "finetune":
+            raise InputError(
+                f"{folder} is not a fine-tuning run (config.kind is {kind!r}); give"
+                " the folder of a run that learnt from labels"
+            )
+        where = f"{folder}: config"
+        self.settings = from_config(FinetuneSettings, config, where)
+        self.classes: tuple[str, ...] = tuple(
+            read_json(parts.run_file(folder, "classes.json"))
+        )
+        self._tokenizer = Tokenizer.load(parts.run_file(folder, "tokenizer.json"))
+        self._params = load_params(parts.run_file(folder, "params"))
+        parts.prepare_devices()
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """float64 [I, C], rows in the order of texts, columns in that of `classes`."""
+        from tljax.evaluate.classification import Scorer, scoring_slots
+        from tljax.train.progress import Progress
+
+        settings, length = self.settings, self.settings.task.length
+        chunks = [texts[at : at + CHUNK] for at in range(0, len(texts), CHUNK)]
+        sets = [self._labelled(chunk) for chunk in chunks]
+        scorer = Scorer(
+            settings.model, settings.head.pooling, length, scoring_slots(sets, length)
+        )
+        found, tokens = [], 0
+
+        def score(one):
+            return scorer.probabilities(self._params, scorer.plan(one), len(one))
+
+        if len(sets) == 1:
+            return score(sets[0])
+        with Progress("predict", len(texts)) as progress:
+            for one in sets:
+                found.append(score(one))
+                tokens += int(one.lengths.sum())
+                progress.update(sum(map(len, found)), tokens=tokens)
+        return np.concatenate(found)
+
+    def _labelled(self, texts: Sequence[str]):
+        """The texts as a set whose labels nobody reads."""
+        from tljax.data.labelled import LabelledSet
+        from tljax.data.tokenizer import END_ID
+
+        empty, length = np.array([END_ID], np.int32), self.settings.task.length
+        return LabelledSet(
+            ids=tuple(map(str, range(len(texts)))),
+            tokens=tuple(
+                ids[:length] if len(ids) else empty
+                for ids in self._tokenizer.encode(texts)
+            ),
+            labels=np.zeros(len(texts), np.int32),
+            classes=self.classes,
+            texts=tuple(texts),
+        )
+
+
+def jsonl_text(probabilities_IC: np.ndarray, classes: Sequence[str]) -> str:
+    """One line {"label", "probabilities": {class: p}} an item."""
+    lines = [
+        json.dumps(
+            {
+                "label": classes[int(row.argmax())],
+                "probabilities": dict(zip(classes, _rounded(row), strict=True)),
+            },
+            ensure_ascii=False,
+        )
+        for row in probabilities_IC
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def csv_text(probabilities_IC: np.ndarray, classes: Sequence[str]) -> str:
+    """A header label,p_CLASS,... and one row an item."""
+    file = io.StringIO(newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["label", *(f"p_{name}" for name in classes)])
+    for row in probabilities_IC:
+        writer.writerow([classes[int(row.argmax())], *_rounded(row)])
+    return file.getvalue()
+
+
+def _rounded(row: np.ndarray) -> list[float]:
+    return [round(float(p), PROBABILITY_DIGITS) for p in row]
+
+
+def _check_output(output: str, given_input: str) -> None:
+    """Refused before any work: a name that tells no format, a folder, the input."""
+    path = Path(output)
+    if output == "-":
+        return
+    if path.is_dir() or path.suffix.lower() not in (".csv", ".jsonl"):
+        raise InputError(f"--output={output} must be a file ending in .csv or .jsonl")
+    if path.resolve() == Path(given_input).resolve():
+        raise InputError(f"--output={output} is the input; give another file")
+
+
+def _read_texts(given: str, text: str | None) -> list[str]:
+    if given == "-":
+        if text is not None:
+            raise InputError("--text names a column; --input=- has one text a line")
+        return _read_lines(sys.stdin.buffer.read())
+    from tljax.data.files import read_file
+
+    rows = read_file(Path(given), text=text or "text", label=None)
+    return [one for one, _ in rows]
+
+
+def _read_lines(data: bytes) -> list[str]:
+    """The lines of standard input; an empty line is an empty text."""
+    try:
+        lines = data.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"stdin, line {line}: not UTF-8; convert it first") from error
+    if not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise InputError("stdin is empty; give one text a line")
+    return [line.removesuffix("\r") for line in lines]

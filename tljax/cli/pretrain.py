@@ -1,0 +1,186 @@
+"""Pre-training, from a corpus to a run folder.
+
+source -> tokenizer -> token store -> rows -> train -> params, bits per byte
+"""
+
+import pathlib
+import shutil
+import time
+
+import jax
+import numpy as np
+
+from tljax.cli import parts
+from tljax.data.corpus import open_token_store, scoring_windows, training_iterator
+from tljax.data.sources import open_source
+from tljax.evaluate import language
+from tljax.model import transformer
+from tljax.model.product import product_dtype
+from tljax.objective.next_token import language_loss
+from tljax.settings import CorpusSettings, MeshSettings, PretrainSettings, to_dict
+from tljax.train import loop, optimizer, population, sharding, step
+from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
+from tljax.train.progress import Progress
+from tljax.train.record import RunRecord, manifest_facts, open_run
+
+_SCORING_TOKENS = 8192
+VALIDATION_DOCUMENTS = 50  # of the validation split, scored while training
+
+
+def pretrain(settings: PretrainSettings, folder: pathlib.Path) -> None:
+    """Runs, resumes or (if it has ended) leaves alone one pre-training run.
+
+    Raises:
+      InputError: something given cannot be used; nothing is overwritten.
+    """
+    check(settings)
+    config = to_dict(settings)
+    if open_run(folder, config, "pretrain"):
+        return
+    parts.prepare_devices()
+    started = time.monotonic()
+    source = open_source(settings.corpus.source)
+    tokenizer = parts.get_tokenizer(settings.tokenizer, "", folder, source)
+    vocab_size = tokenizer.vocab_size
+    sharding.check_sizes(settings.model, settings.mesh, vocab_size)
+    stores = {s: open_token_store(source, s, tokenizer) for s in source.splits}
+    prepare_seconds = time.monotonic() - started
+    placement = sharding.Placement(
+        sharding.make_mesh(settings.mesh),
+        sharding.rules(settings.model, classifier=False),
+    )
+    job = _Job(settings, placement, stores["train"], vocab_size)
+    score = language.make_score(settings.model, job.place)
+
+    def bits(params, split, documents):
+        store = stores[split]
+        documents = min(documents or len(store), len(store))
+        windows = scoring_windows(
+            store,
+            documents=documents,
+            length=settings.corpus.length,
+            stride=max(1, settings.corpus.length // 2),
+            batch=scoring_rows(settings.corpus, settings.mesh),
+        )
+        counts = store.byte_counts(tokenizer)[:documents]
+        return language.bits_per_byte(score, params, windows, counts)
+
+    def validate(state):
+        params = population.member(state.params, 0)
+        found = bits(params, "validation", VALIDATION_DOCUMENTS)
+        nats = found["value"] * np.log(2) * found["bytes"] / found["tokens"]
+        return [
+            {"loss_nats": nats, "bits_per_byte": found["value"], "n": found["tokens"]}
+        ]
+
+    work = job.work(validate)
+    with (
+        RunRecord(folder) as record,
+        Progress("pre-train", settings.steps) as progress,
+    ):
+        checkpoints = Checkpoints(
+            folder / "checkpoints", settings.record.checkpoints_kept
+        )
+        ended = loop.train(
+            work,
+            records=[record],
+            checkpoints=checkpoints,
+            settings=settings.record,
+            progress=progress,
+        )
+        params = population.member(ended["params"], 0)
+        found = bits(params, "test", settings.corpus.heldout_documents)
+        tokens = settings.steps * settings.optim.batch * settings.corpus.length
+        save_params(folder / "params", jax.device_get(params))
+        record.write_manifest(
+            {
+                **manifest_facts(config),
+                "data": parts.data_facts(source, source.splits),
+                "dtype": str(product_dtype(settings.model.dtype)),
+                "parameters": parts.count(params),
+                "seed": settings.seed,
+                "tokens": tokens,
+                "flops": 3 * parts.forward_flops(params, tokens=tokens, output=True),
+                "padding_share": 0.0,
+                "time_seconds": ended["seconds"],
+                "time_prepare_seconds": prepare_seconds,
+            }
+        )
+        record.finish(
+            settings.steps, params_sha256(jax.device_get(params)), bits_per_byte=found
+        )
+        checkpoints.close()
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def check(settings: PretrainSettings) -> None:
+    """Raises InputError for values that cannot go together."""
+    transformer.check(settings.model)
+    sharding.check_batch(settings.optim.batch, settings.mesh, "config.optim.batch")
+
+
+def scoring_rows(corpus: CorpusSettings, mesh: MeshSettings) -> int:
+    """Rows of a scoring batch: some _SCORING_TOKENS, even over the mesh."""
+    ways = mesh.data * mesh.fsdp
+    return max(1, _SCORING_TOKENS // (corpus.length * ways)) * ways
+
+
+class _Job:
+    """The compiled step, the state's place and the stream of batches."""
+
+    def __init__(self, settings, placement, store, vocab_size):
+        self.settings, self.placement = settings, placement
+        self.batches = training_iterator(
+            store,
+            batch=settings.optim.batch,
+            length=settings.corpus.length,
+            seed=settings.seed,
+        )
+        key = jax.random.key(settings.seed)
+
+        def init(key):
+            params = transformer.init_params(settings.model, vocab_size, key)
+            return step.init_state(params, settings.optim)
+
+        shapes = jax.eval_shape(init, key)
+        shardings = step.TrainState(
+            params=placement.params(shapes.params),
+            optimizer=placement.optimizer(shapes.optimizer),
+            step=placement.everywhere(),
+        )
+        lifted = placement.lifted(shardings)
+        self.state = jax.jit(
+            lambda key: population.stack([init(key)]), out_shardings=lifted
+        )(key)
+        train_step = step.make_train_step(
+            language_loss(settings.model), settings.optim, jax.random.fold_in(key, 1)
+        )
+        hparams = optimizer.hyperparameters(settings.optim, settings.steps)
+        advance = population.lift(
+            lambda batch, state: train_step(state, batch, hparams), "turn", shared=1
+        )
+        self._advance = jax.jit(
+            advance,
+            in_shardings=(placement.batch(), lifted),
+            out_shardings=(lifted, None),
+            donate_argnums=1,
+        )
+
+    def place(self, batch):
+        return jax.device_put(batch, self.placement.batch())
+
+    def work(self, validate) -> loop.Work:
+        """What the loop drives: a population of one, one step a dispatch."""
+        settings = self.settings
+        return loop.Work(
+            state=self.state,
+            steps=[settings.steps],
+            advance=lambda state, until: self._advance(
+                self.place(next(self.batches)), state
+            ),
+            validate=validate,
+            data_state=self.batches.get_state,
+            set_data_state=self.batches.set_state,
+            tokens_per_step=settings.optim.batch * settings.corpus.length,
+            stride=1,
+        )

@@ -1,0 +1,60 @@
+"""tljax report: rebuilds an experiment's or a run's report from its records alone.
+
+work folder -> summary.json, report.html; run folder -> report.html. Trains nothing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tljax.cli.command import help_text, number_lines, read_flags
+from tljax.settings import SETTINGS_OF_KIND, InputError
+
+USAGE = "tljax report DIR"
+DESCRIPTION = """
+DIR is the work folder of an experiment (summary.json and report.html are written) or
+the folder of one run (report.html). Only records are read: nothing is trained, and the
+same records give the same numbers.
+
+  tljax report runs/low_shot
+  tljax report runs/lm
+"""
+
+
+def run(argv: Sequence[str]) -> None:
+    """Writes the report and says where it is."""
+    given = read_flags(argv, (), program="tljax report")
+    if "help" in given.flags:
+        print(help_text(USAGE, DESCRIPTION, ()))
+        return
+    if len(given.words) != 1:
+        raise InputError(f"tljax report takes one folder: {USAGE}")
+    folder = Path(given.words[0])
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{folder} holds no config.json; give the work folder of an experiment or"
+            " the folder of a run"
+        )
+    from tljax.report import records
+
+    if records.load_json(folder / "config.json").get("kind") in SETTINGS_OF_KIND:
+        _report_run(folder)
+    else:
+        _report_experiment(folder)
+
+
+def _report_run(folder: Path) -> None:
+    from tljax.report.run_page import write_run_report
+
+    for line in number_lines(write_run_report(folder)):
+        print(line)
+    print(f"report: {folder / 'report.html'}")
+
+
+def _report_experiment(folder: Path) -> None:
+    from rich.console import Console
+
+    from tljax.report.page import write_experiment_report
+    from tljax.report.terminal import print_summary
+
+    summary = write_experiment_report(folder)
+    print_summary(summary, report=folder / "report.html", console=Console())

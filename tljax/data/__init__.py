@@ -1,0 +1,1 @@
+"""Text and labels as numpy arrays: sources, tokenizer, packing, corpus, batches."""

@@ -1,0 +1,1 @@
+"""Scoring whole splits: every item once, averages divided once."""

@@ -1,0 +1,102 @@
+"""Class probabilities of a whole labelled split: packed, scored, put back in order.
+
+items -> packed rows -> hidden states -> pooled -> logits -> probabilities [I, C]
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from tljax.data.batches import PackedPlan, choose_slots, flat_tokens, scoring_plan
+from tljax.data.labelled import LabelledSet
+from tljax.data.tokenizer import PAD_ID
+from tljax.metrics import classification as metrics
+from tljax.objective.classification import logits
+from tljax.settings import ModelSettings
+
+SCORING_TOKENS = 4096  # tokens of one scoring step
+
+
+class Scorer:
+    """Scores labelled sets; compiles once for all sets, steps and members."""
+
+    def __init__(
+        self, settings: ModelSettings, pooling: str, row_length: int, slots: int
+    ):
+        self._row_length, self._slots = row_length, slots
+        self._rows = max(1, SCORING_TOKENS // row_length)
+
+        @jax.jit
+        def step(params, tokens_BL, segments_BL, labels_BM):
+            batch = {
+                "tokens_BL": tokens_BL,
+                "segments_BL": segments_BL,
+                "labels_BM": labels_BM,
+            }
+            return jax.nn.softmax(logits(settings, pooling, params, batch), axis=-1)
+
+        self._step = step
+
+    def plan(self, labelled: LabelledSet) -> tuple[np.ndarray, PackedPlan]:
+        """The set's (flat tokens, scoring plan): made once, scored often."""
+        plan = scoring_plan(
+            labelled, rows=self._rows, row_length=self._row_length, slots=self._slots
+        )
+        return flat_tokens(labelled), plan
+
+    def probabilities(
+        self, params: dict, planned: tuple[np.ndarray, PackedPlan], items: int
+    ) -> np.ndarray:
+        """float64 [I, C], in the set's own order."""
+        flat, plan = planned
+        results = []
+        for t in range(plan.steps):
+            places_BL = plan.gather_TBL[t]
+            tokens_BL = np.where(places_BL >= 0, flat[np.maximum(places_BL, 0)], PAD_ID)
+            results.append(
+                self._step(
+                    params,
+                    tokens_BL.astype(np.int32),
+                    plan.segments_TBL[t],
+                    plan.labels_TBM[t],
+                )
+            )
+        found = np.stack([np.asarray(result, np.float64) for result in results])
+        placed = plan.items_TBM >= 0
+        probabilities_IC = np.zeros((items, found.shape[-1]))
+        probabilities_IC[plan.items_TBM[placed]] = found[placed]
+        return probabilities_IC / probabilities_IC.sum(axis=1, keepdims=True)
+
+
+def scoring_slots(sets: Sequence[LabelledSet], row_length: int) -> int:
+    """Slots a row that suit all the sets."""
+    return max(choose_slots(one.lengths, row_length=row_length) for one in sets)
+
+
+def validation_record(labels_I: np.ndarray, probabilities_IC: np.ndarray) -> dict:
+    """loss_nats, accuracy and n of a scored split, for metrics.jsonl."""
+    nats = -np.log(
+        np.maximum(probabilities_IC[np.arange(len(labels_I)), labels_I], 1e-12)
+    )
+    right = probabilities_IC.argmax(axis=1) == labels_I
+    return {
+        "loss_nats": float(nats.mean()),
+        "loss_se": float(nats.std(ddof=1) / len(nats) ** 0.5) if len(nats) > 1 else 0.0,
+        "accuracy": float(right.mean()),
+        "n": len(labels_I),
+    }
+
+
+def full_record(labels_I: np.ndarray, probabilities_IC: np.ndarray) -> dict:
+    """accuracy, macro_f1 and ece, each {"value", "n", "se"}."""
+    predictions_I = probabilities_IC.argmax(axis=1)
+    measured = {
+        "accuracy": metrics.accuracy(labels_I, predictions_I),
+        "macro_f1": metrics.macro_f1(labels_I, predictions_I),
+        "ece": metrics.expected_calibration_error(labels_I, probabilities_IC),
+    }
+    return {
+        name: {"value": one.value, "n": one.n, "se": one.standard_error}
+        for name, one in measured.items()
+    }

@@ -1,0 +1,1 @@
+"""Pure numpy functions of predictions; each returns its value with n and error."""

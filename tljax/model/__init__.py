@@ -1,0 +1,1 @@
+"""The network: pure functions over a plain dict of parameters; Linen lives here."""

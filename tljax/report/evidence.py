@@ -1,0 +1,129 @@
+"""The evidence behind the answer: learning curves, calibration, single test items."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tljax.report import curves, figures, records
+from tljax.report.disagreements import Disagreement, find_disagreements
+from tljax.report.drawing import arm_order
+from tljax.report.markup import (
+    arm_html,
+    escape,
+    legend,
+    panels,
+    percent,
+    section,
+    wide_figure,
+)
+
+Answers = Mapping[records.Run, records.Predictions]
+SHOWN_CHARACTERS = 600  # of a test item's text
+
+
+def size_title(n: int) -> str:
+    """What stands above a panel; n = 0 asks for all labels, however many."""
+    return f"n = {n:,}" if n else "all labels"
+
+
+def learning_html(all_runs: Sequence[records.Run]) -> str:
+    """Training and validation curves of the arms, a row of panels for each n."""
+    sizes = sorted({r.n for r in all_runs if r.arm not in records.BASELINES})
+    drawn, arms = [], set()
+    for n in sizes:
+        runs = [run for run in all_runs if run.n == n]
+        for quantity in ("loss_nats", "accuracy"):
+            found = curves.learning_curves(runs, quantity=quantity)
+            if found.bands:
+                arms |= {arm for arm, _ in found.bands}
+                drawn.append(
+                    figures.learning_curve_svg(
+                        found.bands,
+                        title=size_title(n),
+                        quantity=quantity,
+                        unit=found.unit,
+                    )
+                )
+    if not drawn:
+        return ""
+    caption = "Validation loss that rises while training loss falls is over-fitting."
+    if len({run.seed for run in all_runs}) > 1:
+        caption = (
+            "Mean over seeds; the band is one standard deviation between seeds, up and"
+            f" down. {caption}"
+        )
+    key = legend(arm_order(list(arms)), splits=True)
+    return section("Learning curves", panels(drawn, caption, legend_html=key))
+
+
+def pretraining_html(folder: Path) -> str:
+    """Loss of a pre-training run, with its bits per byte of held-out text."""
+    metrics = records.load_metrics(folder)
+    bands, unit = curves.pretraining_curves(metrics)
+    if not bands:
+        return ""
+    caption = "Next-word prediction on unlabelled text."
+    bits = metrics[-1].get("bits_per_byte")
+    if bits:
+        caption += (
+            f" Held-out text in the end: {bits['value']:.3f} bits per byte (standard"
+            f" error {bits['se']:.3f}) on {bits['documents']:,} documents of"
+            f" {bits['bytes']:,} bytes."
+        )
+    drawn = figures.pretraining_svg(bands, unit=unit)
+    return section("Pre-training", wide_figure(drawn, caption))
+
+
+def calibration_html(answers: Answers) -> str:
+    """Reliability diagrams, one panel for each n."""
+    drawn = []
+    for n in sorted({run.n for run in answers}):
+        by_arm: dict[str, list[records.Predictions]] = {}
+        for run, found in answers.items():
+            if run.n == n:
+                by_arm.setdefault(run.arm, []).append(found)
+        bins = {arm: curves.reliability(found) for arm, found in by_arm.items()}
+        drawn.append(figures.reliability_svg(bins, title=size_title(n)))
+    caption = (
+        "Test items by the probability of the predicted class, seeds pooled; a point’s"
+        " area grows with its share of the answers (bins below 1 % are not drawn). On"
+        " the dotted line confidence is right; below it the model is too sure. ECE:"
+        " expected calibration error in percentage points, mean over seeds."
+    )
+    return section("Calibration", panels(drawn, caption))
+
+
+def disagreements_html(answers: Answers, *, n: int) -> str:
+    """Ten test items on which transfer and scratch disagree, chosen by a fixed rule."""
+    found = find_disagreements(answers, n=n)
+    if not found:
+        return ""
+    rule = (
+        f"At n = {n:,}, the middle size: items that one arm has right and the other"
+        " wrong with the same seed, most such seeds first, then the largest mean gap in"
+        " the label’s probability. Nothing was picked by hand."
+    )
+    parts = [f'<p class="note">{rule}</p>']
+    for right, wrong in (("transfer", "scratch"), ("scratch", "transfer")):
+        items = [item for item in found if item.right == right]
+        parts.append(f"<h3>{arm_html(right)} right, {arm_html(wrong)} wrong</h3>")
+        if items:
+            listed = "".join(_item(item, wrong=wrong) for item in items)
+            parts.append(f'<ol class="items">{listed}</ol>')
+        else:
+            parts.append("<p>No such item.</p>")
+    return section("Where the arms disagree", *parts)
+
+
+def _item(item: Disagreement, *, wrong: str) -> str:
+    text = item.text or f"(text not recorded; item {item.id})"
+    if len(text) > SHOWN_CHARACTERS:
+        text = text[:SHOWN_CHARACTERS].rsplit(" ", 1)[0] + " …"
+    shares = ", ".join(
+        f"{arm_html(arm)} {percent(item.probability[arm], digits=0)}"
+        for arm in (item.right, wrong)
+    )
+    return (
+        f'<li><blockquote>{escape(text)}</blockquote><p class="note">Label'
+        f" <b>{escape(item.label)}</b>; {item.seeds} of {item.of} seeds; mean"
+        f" probability of the label: {shares}</p></li>"
+    )

@@ -1,0 +1,298 @@
+"""What can be set, as frozen dataclasses, and the one border that a config crosses.
+
+ConfigDict --from_config()--> Settings (every key known, present, typed, in range).
+Never defaults a learning rate, a seed or a number of steps: configs/ holds decisions.
+Each field's `help` is what `tljax train --help` and `--print_config` print.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+LAST_SEED = 2**32 - 1  # JAX takes 32 bits: larger seeds would repeat smaller ones
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used: one line, shown without traceback, exit 2."""
+
+
+def suggestion(name: str, allowed: Iterable[str]) -> str:
+    """Returns '; did you mean 'X'?' of the nearest allowed name, '' if none is near."""
+    near = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def setting(
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple | None = None,
+) -> Any:
+    """A dataclass field with its meaning, range (inclusive) or allowed values."""
+    return dataclasses.field(
+        metadata={"help": help, "low": low, "high": high, "choices": choices}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusSettings:
+    """Unlabelled text for next-word prediction."""
+
+    source: str = setting("URI of the text: pkg:, tfds:, text:, jsonl: or csv:")
+    length: int = setting("tokens of one packed row", low=8)
+    heldout_documents: int = setting(
+        "documents of the test split scored for bits per byte; 0 = all", low=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings:
+    """The byte-level BPE vocabulary."""
+
+    source: str = setting(
+        "run folder whose tokenizer is taken; '' = init.source's, else train one"
+    )
+    vocab_size: int = setting("tokens of a tokenizer that is trained", low=258)
+    normalization: str = setting(
+        "text as the tokenizer sees it: 'none', 'lower', or 'lower_joined' (lower case,"
+        " no space before .,!? so that spaced and plain punctuation agree)",
+        choices=("none", "lower", "lower_joined"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSettings:
+    """A labelled set and the part of it that a run may learn from."""
+
+    source: str = setting("URI of the labelled set, e.g. csv:a.csv?text=review&label=y")
+    n: int = setting("labelled training items, balanced and nested; 0 = all", low=0)
+    length: int = setting("tokens of one packed row; longer items are cut", low=8)
+    validation_items: int = setting("validation items scored; 0 = all", low=0)
+    score_test: bool = setting("predict the test split once, at the end")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+    """A pre-norm decoder (or, not causal, encoder)."""
+
+    width: int = setting("residual stream, D", low=8)
+    depth: int = setting("layers, N", low=1)
+    heads: int = setting("query heads, H", low=1)
+    kv_heads: int = setting("key/value heads (GQA); divides heads", low=1)
+    mlp: str = setting("feed-forward kind", choices=("swiglu", "gelu", "relu2"))
+    mlp_width: int = setting("inner width, F", low=8)
+    qk_norm: bool = setting("RMSNorm queries and keys per head")
+    bias: bool = setting("biases in the linear maps")
+    tied: bool = setting("output matrix = token embedding")
+    causal: bool = setting("a position sees only itself and what comes before")
+    rope_base: float = setting("base of the rotary angles", low=1.0)
+    dropout: float = setting("share of each block's output dropped", low=0.0, high=0.9)
+    scan_layers: bool = setting("lax.scan over layers (compiles fast) or unrolled")
+    dtype: str = setting(
+        "of products; 'auto' = bfloat16 where the device multiplies it natively",
+        choices=("auto", "float32", "bfloat16"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimSettings:
+    """Optimizer, schedule and batch."""
+
+    name: str = setting(
+        "'adamw', or 'muon' (inner matrices by Muon, the rest by AdamW)",
+        choices=("adamw", "muon"),
+    )
+    lr_peak: float = setting("peak learning rate of AdamW's parameters", low=0.0)
+    lr_muon: float = setting("peak learning rate of Muon's matrices", low=0.0)
+    weight_decay: float = setting("decoupled, on matrices only", low=0.0)
+    b1: float = setting("AdamW first moment", low=0.0, high=0.9999)
+    b2: float = setting("AdamW second moment", low=0.0, high=0.99999)
+    clip_norm: float = setting("global gradient norm; 0 = off", low=0.0)
+    warmup: float = setting("share of steps that ramp up", low=0.0, high=1.0)
+    cooldown: float = setting(
+        "share of steps, at the end, that ramp linearly to zero", low=0.0, high=1.0
+    )
+    layer_decay: float = setting(
+        "learning rate of a layer = next layer's x this (ULMFiT 1/2.6); 1 = off",
+        low=0.01,
+        high=1.0,
+    )
+    batch: int = setting("pre-training: rows a step; fine-tuning: items a step", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshSettings:
+    """Devices per mesh axis; their product is the number of devices used."""
+
+    run: int = setting("members of a population in parallel", low=1)
+    data: int = setting("batch rows in parallel", low=1)
+    fsdp: int = setting("batch rows in parallel, parameters sharded", low=1)
+    tensor: int = setting("heads and inner width in parallel", low=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class InitSettings:
+    """Where the first weights come from."""
+
+    source: str = setting("run folder to start from; '' = scratch")
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadSettings:
+    """How token states become one classification."""
+
+    pooling: str = setting(
+        "token states to one vector", choices=("mean", "last", "max")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordSettings:
+    """How often a run looks at itself and what it keeps."""
+
+    rounds: int = setting("records of the training loss, evenly spaced", low=1)
+    validations: int = setting("validations, evenly spaced over the rounds", low=0)
+    checkpoint_seconds: float = setting("seconds between two checkpoints", low=0.0)
+    checkpoints_kept: int = setting("last checkpoints kept", low=1)
+    choose: str = setting(
+        "parameters that a run ends with: its last, or those of its best validation",
+        choices=("last", "best"),
+    )
+
+    def check(self, where: str) -> None:
+        """Refuses to choose by validations that are never made."""
+        if self.choose == "best" and not self.validations:
+            raise InputError(
+                f"{where}.choose='best' needs {where}.validations of at least 1, or"
+                f" take {where}.choose='last'"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings:
+    """One pre-training run (kind = 'pretrain')."""
+
+    kind: str = setting("what this run is", choices=("pretrain",))
+    seed: int = setting("initial weights and data order", low=0, high=LAST_SEED)
+    steps: int = setting("optimizer steps", low=1)
+    corpus: CorpusSettings
+    tokenizer: TokenizerSettings
+    model: ModelSettings
+    optim: OptimSettings
+    mesh: MeshSettings
+    record: RecordSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneSettings:
+    """One fine-tuning run (kind = 'finetune')."""
+
+    kind: str = setting("what this run is", choices=("finetune",))
+    seed: int = setting(
+        "subset, head (and scratch) weights, data order", low=0, high=LAST_SEED
+    )
+    epochs: float = setting("passes over the n labelled items", low=0.0)
+    init: InitSettings
+    task: TaskSettings
+    tokenizer: TokenizerSettings
+    head: HeadSettings
+    model: ModelSettings
+    optim: OptimSettings
+    mesh: MeshSettings
+    record: RecordSettings
+
+
+SETTINGS_OF_KIND = {"pretrain": PretrainSettings, "finetune": FinetuneSettings}
+
+
+def from_config(kind: type, config: Mapping[str, Any], where: str = "config") -> Any:
+    """Builds settings of type `kind` from a ConfigDict, dict or JSON object.
+
+    Args:
+      kind: a settings dataclass.
+      config: mapping with exactly the dataclass's fields, nested likewise.
+      where: prefix for messages, e.g. "config.optim".
+
+    Raises:
+      InputError: unknown or missing key, wrong type, value out of range.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key in config:
+        if key not in fields:
+            raise InputError(
+                f"{where}.{key} is not a setting{suggestion(key, fields)};"
+                f" allowed: {', '.join(fields)}"
+            )
+    types_of = typing.get_type_hints(kind)
+    values = {}
+    for name, field in fields.items():
+        if name not in config:
+            raise InputError(f"{where}.{name} is missing: {_help(field)}")
+        values[name] = _value(types_of[name], config[name], field, f"{where}.{name}")
+    built = kind(**values)
+    if hasattr(built, "check"):
+        built.check(where)
+    return built
+
+
+def _help(field: dataclasses.Field) -> str:
+    return field.metadata.get("help", "a group of settings")
+
+
+def _value(wanted: Any, value: Any, field: dataclasses.Field, where: str) -> Any:
+    """One value, converted only where nothing is lost (int -> float, list -> tuple)."""
+    if dataclasses.is_dataclass(wanted):
+        if not hasattr(value, "items"):  # a ConfigDict is no Mapping
+            raise InputError(f"{where} is {value!r}; it must be a group of settings")
+        return from_config(wanted, value, where)
+    origin = typing.get_origin(wanted)
+    if origin is tuple:
+        item = typing.get_args(wanted)[0]
+        if not isinstance(value, list | tuple):
+            raise InputError(f"{where} is {value!r}; it must be a list")
+        return tuple(
+            _value(item, v, field, f"{where}[{i}]") for i, v in enumerate(value)
+        )
+    if origin in (dict, types.MappingProxyType, Mapping):
+        item = typing.get_args(wanted)[1]
+        return {k: _value(item, v, field, f"{where}.{k}") for k, v in value.items()}
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not wanted:
+        raise InputError(f"{where} is {value!r}; it must be of type {wanted.__name__}")
+    low, high = field.metadata.get("low"), field.metadata.get("high")
+    choices = field.metadata.get("choices")
+    if choices and value not in choices:
+        raise InputError(
+            f"{where} is {value!r}; allowed: {', '.join(map(repr, choices))}"
+            f"{suggestion(str(value), map(str, choices))}"
+        )
+    if wanted is float and not math.isfinite(value):
+        raise InputError(f"{where} is {value!r}; it must be a finite number")
+    if (low is not None and value < low) or (high is not None and value > high):
+        bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
+        raise InputError(f"{where} is {value!r}; it must be {bounds}")
+    return value
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """The settings as plain nested dicts: what config.json holds."""
+    return dataclasses.asdict(settings)
+
+
+def describe(kind: type, prefix: str = "config") -> list[tuple[str, str, str]]:
+    """Returns (key, type, meaning) of every leaf setting, in order."""
+    rows = []
+    types_of = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        wanted, key = types_of[field.name], f"{prefix}.{field.name}"
+        if dataclasses.is_dataclass(wanted):
+            rows += describe(wanted, key)
+        else:
+            rows.append((key, getattr(wanted, "__name__", str(wanted)), _help(field)))
+    return rows

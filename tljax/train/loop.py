@@ -1,0 +1,278 @@
+"""The loop: rounds of steps, each ending in a record, a look, perhaps a checkpoint.
+
+    resume, or start  ->  for each round: advance, record, validate, checkpoint  ->  end
+
+Sums are read one dispatch late, so that the device never waits for the host. Killed at
+any moment, a run goes on from its last checkpoint to the same parameters and records.
+"""
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tljax.settings import InputError, RecordSettings
+from tljax.train.checkpoint import Checkpoints
+from tljax.train.progress import Progress
+from tljax.train.record import RunRecord
+
+
+@dataclasses.dataclass
+class Work:
+    """What the loop drives; every array and list has one entry a member (axis S).
+
+    Attributes:
+      state: tree with axis S; `.step` is int32 [S], `.params` the parameters.
+      steps: each member's number of steps.
+      advance: (state, until) -> (state, sums): trains every member up to step
+        until[i]; sums hold "nats", "weight" and counts, added up over the steps.
+      validate: state -> one dict a member, for the "validation" record; None = never.
+      data_state: () -> JSON-able place of the next batch; None where there is none.
+      set_data_state: goes to such a place.
+      tokens_per_step: for the progress bar.
+    """
+
+    state: Any
+    steps: list[int]
+    advance: Callable
+    validate: Callable | None
+    data_state: Callable[[], Any]
+    set_data_state: Callable[[Any], None]
+    tokens_per_step: float
+    stride: int | None = None  # steps a dispatch; None = a whole round
+
+
+def boundaries(steps: int, rounds: int) -> list[int]:
+    """The steps after which a run is recorded: at most `rounds`, evenly spaced."""
+    rounds = min(rounds, steps)
+    return [round(steps * (i + 1) / rounds) for i in range(rounds)]
+
+
+def train(
+    work: Work,
+    *,
+    records: list[RunRecord],
+    checkpoints: Checkpoints,
+    settings: RecordSettings,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Trains every member to its end, resuming if a checkpoint is there.
+
+    Returns:
+      {"params": each member's chosen parameters, "seconds": of training, over all
+      sittings}. The caller writes them and the last records.
+
+    Raises:
+      InputError: a loss is not finite; the last good checkpoint is kept.
+    """
+    return _Loop(work, records, checkpoints, settings, progress).run()
+
+
+@contextlib.contextmanager
+def _interrupts(loop):
+    """Ctrl-C ends the loop after this step, with a checkpoint; twice, at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(signum, frame):
+        loop.interrupted = True
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Loop:
+    def __init__(self, work, records, checkpoints, settings, progress):
+        self.work, self.records, self.checkpoints = work, records, checkpoints
+        self.settings, self.progress = settings, progress
+        members = len(work.steps)
+        self.ends = [boundaries(n, settings.rounds) for n in work.steps]
+        self.rounds = max(map(len, self.ends))
+        self.sums = [{} for _ in range(members)]  # since each member's last record
+        self.best = [{"round": -1, "loss_nats": math.inf} for _ in range(members)]
+        self.best_params = None
+        if settings.choose == "best":  # a copy: the state's own buffers are donated
+            self.best_params = jax.tree.map(jnp.copy, work.state.params)
+        self.seconds = 0.0
+        self.pending = None
+        self.interrupted = False
+
+    def run(self):
+        start_round = self._resume()
+        self.started = self.saved = time.monotonic()
+        with _interrupts(self):
+            for index in range(start_round, self.rounds):
+                self._round(index)
+        chosen = self.work.state.params
+        if self.settings.choose == "best":
+            chosen = self.best_params
+        self.seconds += time.monotonic() - self.started
+        return {"params": chosen, "seconds": self.seconds}
+
+    def _round(self, index):
+        until = np.array(
+            [ends[min(index, len(ends) - 1)] for ends in self.ends], np.int32
+        )
+        while (self.done < until).any():
+            target = until
+            if self.work.stride is not None:
+                target = np.minimum(until, self.done + self.work.stride)
+            state, sums = self.work.advance(self.work.state, target)
+            self._collect()
+            self.work.state, self.pending = state, sums
+            self.done = target
+            self.progress.update(
+                int(target.sum()), loss=self._loss(), tokens=self._tokens()
+            )
+            if self._checkpoint_due() or self.interrupted:
+                self._save()
+            if self.interrupted:
+                self.checkpoints.wait()
+                raise KeyboardInterrupt
+        self._collect()
+        alive = [i for i, ends in enumerate(self.ends) if index < len(ends)]
+        for i in alive:
+            self._record_training(i, int(until[i]))
+        due = [i for i in alive if self._validation_due(i, index)]
+        if self.work.validate and due:
+            self._record_validation(due, until, index)
+
+    def _collect(self):
+        """Adds the pending sums to the members'; here the host waits for the device."""
+        if self.pending is None:
+            return
+        sums, self.pending = jax.device_get(self.pending), None
+        for i, total in enumerate(self.sums):
+            for name, values in sums.items():
+                total[name] = total.get(name, 0.0) + float(values[i])
+            # a gradient may be the first to go: its parameters must not be kept
+            if not math.isfinite(total["nats"] + total["gradient_norm"]):
+                self._stop_on_nan(i)
+
+    def _stop_on_nan(self, i):
+        self.checkpoints.wait()
+        last = self.checkpoints.latest_step()
+        kept = f"the checkpoint of step {last} is kept" if last else "none was kept yet"
+        raise InputError(
+            f"the loss of {self.records[i].folder.name} or its gradient is not finite"
+            f" by step {int(self.done[i])}; {kept}. Lower config.optim.lr_peak or"
+            " lr_muon, or set config.optim.clip_norm=1.0, in another --workdir"
+        )
+
+    def _loss(self):
+        nats = sum(total.get("nats", 0.0) for total in self.sums)
+        weight = sum(total.get("weight", 0.0) for total in self.sums)
+        return nats / weight if weight else None
+
+    def _tokens(self):
+        return float(self.done.sum()) * self.work.tokens_per_step
+
+    def _record_training(self, i, step):
+        total, self.sums[i] = self.sums[i], {}
+        weight = total.get("weight", 0.0)
+        steps = max(total.pop("steps", 0.0), 1.0)
+        if not weight:
+            return
+        row = {
+            "step": step,
+            "split": "train",
+            "loss_nats": total["nats"] / weight,
+            "gradient_norm": total["gradient_norm"] / steps,
+            "n": weight,
+        }
+        if "correct" in total:
+            row["accuracy"] = total["correct"] / weight
+        self.records[i].append({**row, "time_seconds": self._clock()})
+
+    def _validation_due(self, i, index):
+        """Evenly over the member's own rounds, the last one always included."""
+        rounds, validations = len(self.ends[i]), self.settings.validations
+        return (index + 1) * validations // rounds > index * validations // rounds
+
+    def _record_validation(self, due, until, index):
+        results = self.work.validate(self.work.state)
+        for i in due:
+            row = {"step": int(until[i]), "split": "validation", **results[i]}
+            self.records[i].append({**row, "time_seconds": self._clock()})
+            if row["loss_nats"] < self.best[i]["loss_nats"]:
+                self.best[i] = {"round": index, "loss_nats": float(row["loss_nats"])}
+                if self.best_params is not None:
+                    self.best_params = jax.tree.map(
+                        lambda best, now, i=i: best.at[i].set(now[i]),
+                        self.best_params,
+                        self.work.state.params,
+                    )
+
+    def _clock(self):
+        return round(self.seconds + time.monotonic() - self.started, 3)
+
+    def _checkpoint_due(self):
+        return time.monotonic() - self.saved >= self.settings.checkpoint_seconds
+
+    def _save(self):
+        self._collect()
+        extra = {
+            "done": [int(step) for step in self.done],
+            "data": self.work.data_state(),
+            "sums": self.sums,
+            "best": [
+                {**best, "loss_nats": repr(best["loss_nats"])} for best in self.best
+            ],
+            "time_seconds": self._clock(),
+        }
+        for record in self.records:
+            record.flush()
+        self.checkpoints.save(int(self.done.sum()), self._tree(), extra)
+        self.saved = time.monotonic()
+
+    def _tree(self):
+        tree = {"state": self.work.state}
+        if self.best_params is not None:
+            tree["best_params"] = self.best_params
+        return tree
+
+    def _resume(self):
+        """Restores the newest checkpoint; returns the round to go on with."""
+        self.done = np.zeros(len(self.work.steps), np.int32)
+        if self.checkpoints.latest_step() is None:
+            for record in self.records:
+                record.cut_back(0)
+            return 0
+        restored = self.checkpoints.restore(self._tree())
+        self.work.state = restored.tree["state"]
+        self.best_params = restored.tree.get("best_params")
+        extra = restored.extra
+        self.done = np.array(extra["done"], np.int32)
+        self.work.set_data_state(extra["data"])
+        self.sums, self.seconds = extra["sums"], extra["time_seconds"]
+        self.best = [
+            {**best, "loss_nats": float(best["loss_nats"])} for best in extra["best"]
+        ]
+        # a round whose last step is done but not yet recorded is recorded again
+        finished = self._finished_rounds()
+        for i, record in enumerate(self.records):
+            ended = self.ends[i][:finished][-1:]
+            record.cut_back(ended[0] if ended else 0)
+        return finished
+
+    def _finished_rounds(self):
+        """Rounds that were recorded before the checkpoint was written."""
+        open_sums = any(total for total in self.sums)
+        for index in range(self.rounds):
+            ends = [e[min(index, len(e) - 1)] for e in self.ends]
+            if (self.done < ends).any() or (open_sums and (self.done == ends).all()):
+                return index
+        return self.rounds

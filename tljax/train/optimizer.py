@@ -1,0 +1,147 @@
+"""From gradients to updates: optax's transforms, with every rate a traced number.
+
+    update = -lr(step) x layer_rate x (direction + weight_decay x parameter)
+
+direction is AdamW's or, for the layers' matrices under 'muon', the orthogonalised
+momentum. Rates are inputs of the compiled step, so that a sweep compiles once.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tljax.settings import OptimSettings
+
+# a stack [n, in, out] of matrices is n problems
+_STACKED = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
+
+
+def path_names(path: tuple) -> list[str]:
+    """The keys on the way to a leaf."""
+    return [str(entry.key) for entry in path]
+
+
+def leaf_paths(tree: dict) -> dict:
+    """The tree with every leaf replaced by its path, 'layers/0/...'."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "/".join(path_names(path)), tree
+    )
+
+
+def hyperparameters(settings: OptimSettings, steps: int) -> dict[str, jax.Array]:
+    """The numbers that may differ between members of a population, float32 scalars."""
+    values = {
+        "lr_peak": settings.lr_peak,
+        "lr_muon": settings.lr_muon,
+        "weight_decay": settings.weight_decay,
+        "warmup": settings.warmup,
+        "cooldown": settings.cooldown,
+        "layer_decay": settings.layer_decay,
+        "steps": steps,
+    }
+    return {name: jnp.float32(value) for name, value in values.items()}
+
+
+def schedule(step: jax.Array, hparams: dict[str, jax.Array]) -> jax.Array:
+    """Share of the peak rate at a step: up over warmup, flat, down over cooldown.
+
+        1 |    ________
+          |   /        \\
+        0 |__/          \\__
+            warmup  cooldown     (both as shares of the steps)
+    """
+    done = step.astype(jnp.float32)
+    up = (done + 1.0) / jnp.maximum(hparams["warmup"] * hparams["steps"], 1.0)
+    left = hparams["steps"] - done
+    down = left / jnp.maximum(hparams["cooldown"] * hparams["steps"], 1.0)
+    return jnp.clip(jnp.minimum(up, down), 0.0, 1.0)
+
+
+def _is_muon(path: str) -> bool:
+    return path.startswith("layers/") and path.endswith("kernel")
+
+
+def direction(settings: OptimSettings) -> optax.GradientTransformation:
+    """Gradient -> unit-sized direction of descent, before any rate."""
+    adam = optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=1e-10)
+    clip = (
+        optax.clip_by_global_norm(settings.clip_norm)
+        if settings.clip_norm
+        else optax.identity()
+    )
+    if settings.name == "adamw":
+        return optax.chain(clip, adam)
+
+    def kinds(tree):
+        return jax.tree.map(
+            lambda path: "muon" if _is_muon(path) else "adam", leaf_paths(tree)
+        )
+
+    muon = _stacked_by_shape(
+        optax.contrib.scale_by_muon(
+            beta=0.95,
+            weight_dimension_numbers=lambda tree: jax.tree.map(
+                lambda _: _STACKED, tree
+            ),
+        )
+    )
+    return optax.chain(clip, optax.partition({"muon": muon, "adam": adam}, kinds))
+
+
+def _stacked_by_shape(
+    inner: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+    """Runs `inner` on matrices of equal shape as one stack: 28 small problems as 2."""
+
+    def stack(tree):
+        groups = {}
+        for leaf in jax.tree.leaves(tree):
+            groups.setdefault("x".join(map(str, leaf.shape)), []).append(leaf)
+        return {name: jnp.stack(leaves) for name, leaves in groups.items()}
+
+    def unstack(stacks, like):
+        rows = {name: iter(list(stack)) for name, stack in stacks.items()}
+        return jax.tree.map(
+            lambda leaf: next(rows["x".join(map(str, leaf.shape))]), like
+        )
+
+    def update(updates, state, params=None):
+        stacks, state = inner.update(stack(updates), state, params and stack(params))
+        return unstack(stacks, updates), state
+
+    return optax.GradientTransformation(
+        lambda params: inner.init(stack(params)), update
+    )
+
+
+def apply_direction(
+    settings: OptimSettings,
+    params: dict,
+    directions: dict,
+    step: jax.Array,
+    hparams: dict[str, jax.Array],
+) -> dict:
+    """Returns params after one step along the directions.
+
+    Muon's matrices move by lr_muon x sqrt(max(1, out/in)) (Jordan 2024); layer i of N
+    by layer_decay^(N - i) of the head's rate (ULMFiT, section 3.2).
+    """
+    share = schedule(step, hparams)
+    depth = len(params["layers"])
+
+    def move(path, leaf, ascent):
+        names = path_names(path)
+        if names[0] == "layers":
+            below = depth - int(names[1])
+        else:
+            below = depth + 1 if names[0] == "embedding" else 0
+        rate = share * hparams["layer_decay"] ** below
+        if settings.name == "muon" and _is_muon("/".join(names)):
+            rate *= hparams["lr_muon"]
+            ascent = ascent * max(1.0, leaf.shape[1] / leaf.shape[0]) ** 0.5
+        else:
+            rate *= hparams["lr_peak"]
+        decay = hparams["weight_decay"] if leaf.ndim >= 2 else 0.0
+        return leaf - rate * (ascent + decay * leaf)
+
+    return jax.tree_util.tree_map_with_path(move, params, directions)

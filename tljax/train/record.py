@@ -1,0 +1,228 @@
+"""The run folder: what a run was asked, what it was made of, what it saw.
+
+    config.json   manifest.json   metrics.jsonl   events.* (TensorBoard)
+
+Records, not prints: reports read only these. Files are written whole (a new file, then
+a rename), or, metrics.jsonl, line by line. Imports no JAX, so that reports may read.
+"""
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import numbers
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tljax
+from tljax.settings import InputError
+from tljax.train.files import (
+    canonical_json,
+    read_json,
+    sha256_of,
+    write_error,
+    write_json,
+    write_text,
+)
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+PACKAGES += ("tokenizers", "tensorflow-datasets", "scikit-learn")
+
+
+def read_metrics(folder: pathlib.Path | str) -> list[dict[str, Any]]:
+    """The records of a run folder's metrics.jsonl, in order.
+
+    A last line without its end is what a kill cut off, and is left out.
+    """
+    path = pathlib.Path(folder) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text("utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def is_finished(folder: pathlib.Path | str) -> bool:
+    """Whether the run wrote its last record."""
+    records = read_metrics(folder)
+    return bool(records) and records[-1].get("final") is True
+
+
+def open_run(folder: pathlib.Path | str, config: Mapping[str, Any], kind: str) -> bool:
+    """Takes a folder for a run of this config: a new one, or the run's own.
+
+    Args:
+      folder: made, with its config.json, if the run is new.
+      config: `settings.to_dict` of what the run is asked to be.
+      kind: 'pretrain', 'finetune' or another word for what writes here.
+
+    Returns:
+      Whether the run has ended; if so there is nothing left to do.
+
+    Raises:
+      InputError: the folder holds a run of another config; its keys that differ are
+        named and nothing is written.
+    """
+    folder = pathlib.Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(
+            f"{folder} is a file; give --workdir a folder for a {kind} run"
+        )
+    config = json.loads(canonical_json(config))
+    path = folder / "config.json"
+    if not path.exists():
+        write_json(path, config)
+        return False
+    differ = list(differing_keys(read_json(path), config))
+    if differ:
+        more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
+        raise InputError(
+            f"{folder} holds a run of another config ({'; '.join(differ[:5])}{more});"
+            f" give this {kind} run another --workdir, or those values"
+        )
+    return is_finished(folder)
+
+
+def differing_keys(there: Any, asked: Any, key: str = "config") -> Iterator[str]:
+    """Yields 'config.a.b is 1 there, 2 asked' for every leaf that differs."""
+    if isinstance(there, dict) and isinstance(asked, dict):
+        for name in sorted(there.keys() | asked.keys()):
+            missing = "nothing"
+            yield from differing_keys(
+                there.get(name, missing), asked.get(name, missing), f"{key}.{name}"
+            )
+    elif there != asked:
+        yield f"{key} is {_short(there)} there, {_short(asked)} asked"
+
+
+def _short(value: Any) -> str:
+    text = canonical_json(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def manifest_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What every manifest holds of the program and the machine, whatever the run.
+
+    Returns:
+      versions {package: version}, code_sha256, config_sha256 and devices
+      [{platform, kind}], one for each that JAX sees.
+    """
+    import jax  # here, so that who only reads records needs none
+
+    versions = {"python": ".".join(map(str, sys.version_info[:3]))}
+    versions["tljax"] = tljax.__version__
+    versions |= {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "versions": versions,
+        "code_sha256": code_sha256(),
+        "config_sha256": sha256_of(config),
+        "devices": [
+            {"platform": device.platform, "kind": device.device_kind}
+            for device in jax.devices()
+        ],
+    }
+
+
+def code_sha256() -> str:
+    """Hex SHA-256 over tljax's own sources: relative path and text, sorted by path."""
+    root = pathlib.Path(tljax.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py"), key=lambda path: path.as_posix()):
+        text = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()} {len(text)}\n".encode())
+        digest.update(text)
+    return digest.hexdigest()
+
+
+class RunRecord:
+    """Writes the records of one run folder; use it as a context manager.
+
+    A record of step k is appended before the checkpoint of step k is saved: what
+    `cut_back` keeps is then exactly what the resumed run will not say again.
+    """
+
+    def __init__(self, folder: pathlib.Path | str):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._metrics = None
+        self._events = None
+        self._first_step = 0
+
+    def write_manifest(self, facts: Mapping[str, Any]) -> None:
+        """Writes manifest.json, whole."""
+        write_json(self.folder / "manifest.json", facts)
+
+    def cut_back(self, step: int) -> None:
+        """Drops every record later than `step` (and a torn line), to go on from it."""
+        self.close()
+        kept = [r for r in read_metrics(self.folder) if r["step"] <= step]
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+        write_text(self.folder / "metrics.jsonl", "".join(lines))
+        self._first_step = step + 1
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Appends one line to metrics.jsonl, and its numbers to the TensorBoard events.
+
+        Args:
+          record: "step" (optimizer steps done), "split" ('train', 'validation' or
+            'test') and what was seen: finite numbers (Python's or numpy's), strings,
+            lists, dicts; a name that begins with time_ for what a clock says.
+
+        Raises:
+          InputError: the disk is full.
+          ValueError: a number is not finite.
+        """
+        self._write(record)
+        if self._events is None:
+            from tensorboardX import SummaryWriter  # only who trains needs it
+
+            purge = {"purge_step": self._first_step} if self._first_step else {}
+            self._events = SummaryWriter(str(self.folder), **purge)
+        for name, value in record.items():
+            if name != "step" and isinstance(value, numbers.Real):
+                tag = f"{record['split']}/{name}"
+                self._events.add_scalar(tag, float(value), record["step"])
+
+    def finish(self, step: int, params_sha256: str, **values: Any) -> None:
+        """Appends the last record, which says that the run has ended, and closes."""
+        self._write(
+            {"final": True, "step": step, "params_sha256": params_sha256, **values}
+        )
+        self.close()
+
+    def flush(self) -> None:
+        """Makes sure that all records are on disk, before a checkpoint counts on it."""
+        if self._metrics is not None:
+            os.fsync(self._metrics.fileno())
+
+    def close(self) -> None:
+        """Closes the files; a later `append` opens them again."""
+        for file in (self._metrics, self._events):
+            if file is not None:
+                file.close()
+        self._metrics = self._events = None
+
+    def __enter__(self) -> "RunRecord":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        path = self.folder / "metrics.jsonl"
+        text = json.dumps(record, ensure_ascii=False, allow_nan=False, default=_plain)
+        line = (text + "\n").encode()
+        try:
+            if self._metrics is None:
+                self._metrics = open(path, "ab", buffering=0)
+            if self._metrics.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise write_error(path, error) from error
+
+
+def _plain(value: Any) -> Any:
+    """A numpy or JAX scalar as Python's own."""
+    return value.item()

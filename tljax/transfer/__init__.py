@@ -1,0 +1,1 @@
+"""From one tree of parameters to another: transplanting, and what moves afterwards."""
