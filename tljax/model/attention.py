@@ -8,8 +8,12 @@
 Positions are rotary, hence relative: a segment may start anywhere in its row.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+
+from tljax.model.product import in_rows, transposed
 
 _BLOCK = 64  # query rows that share one block of keys; skips the upper triangle
 _MASKED = -1e9
@@ -52,36 +56,73 @@ def attend(
     Returns:
       Mixed values [B, Q, H, E] in q's dtype. A padding position sees padding only.
     """
-    batch, length, heads, width = q_BQHE.shape
-    groups = heads // k_BKHE.shape[2]
+    groups = q_BQHE.shape[2] // k_BKHE.shape[2]
     if groups > 1:
         k_BKHE = jnp.repeat(k_BKHE, groups, axis=2)
         v_BKHE = jnp.repeat(v_BKHE, groups, axis=2)
     q_BHQE, k_BHKE, v_BHKE = (
-        x.transpose(0, 2, 1, 3) for x in (q_BQHE * width**-0.5, k_BKHE, v_BKHE)
+        in_rows(x.transpose(0, 2, 1, 3)) for x in (q_BQHE, k_BKHE, v_BKHE)
     )
+    mixed_BHQE = _mix(causal, q_BHQE, k_BHKE, v_BHKE, segments_BL)
+    return in_rows(mixed_BHQE.transpose(0, 2, 1, 3))
+
+
+def _blocks(length: int, causal: bool) -> list[tuple[slice, slice]]:
+    """Pairs of (query positions, key positions that they may see)."""
     step = _BLOCK if causal and length % _BLOCK == 0 else length
-    blocks = []
-    for start in range(0, length, step):
-        seen = slice(0, start + step if causal else length)
-        scores_BHQK = jnp.einsum(
-            "bhqe,bhke->bhqk", q_BHQE[:, :, start : start + step], k_BHKE[:, :, seen]
-        ).astype(jnp.float32)
-        mask_BQK = (
-            segments_BL[:, start : start + step, None] == segments_BL[:, None, seen]
-        )
+    return [
+        (slice(start, start + step), slice(0, start + step if causal else length))
+        for start in range(0, length, step)
+    ]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _mix(causal, q_BHQE, k_BHKE, v_BHKE, segments_BL):
+    return _forward(causal, q_BHQE, k_BHKE, v_BHKE, segments_BL)[0]
+
+
+def _forward(causal, q_BHQE, k_BHKE, v_BHKE, segments_BL):
+    length, width = q_BHQE.shape[2:]
+    mixed, weights = [], []
+    for queries, keys in _blocks(length, causal):
+        scores_BHQK = q_BHQE[:, :, queries] @ transposed(k_BHKE[:, :, keys])
+        mask_BQK = segments_BL[:, queries, None] == segments_BL[:, None, keys]
         if causal:
-            query_Q, key_K = jnp.arange(start, start + step), jnp.arange(seen.stop)
+            query_Q, key_K = jnp.arange(length)[queries], jnp.arange(length)[keys]
             mask_BQK &= (query_Q[:, None] >= key_K[None])[None]
+        scores_BHQK = scores_BHQK.astype(jnp.float32) * width**-0.5
         weights_BHQK = jax.nn.softmax(
             jnp.where(mask_BQK[:, None], scores_BHQK, _MASKED), axis=-1
+        ).astype(v_BHKE.dtype)
+        weights.append(weights_BHQK)
+        mixed.append(weights_BHQK @ v_BHKE[:, :, keys])
+    mixed_BHQE = jnp.concatenate(mixed, axis=2)
+    return mixed_BHQE, (q_BHQE, k_BHKE, v_BHKE, weights)
+
+
+def _backward(causal, saved, gradient_BHQE):
+    """With weights p, scores s and g the gradient of the mix:
+
+    dv = p^T g,  ds = p x (g v^T - sum(p x g v^T)) / sqrt(E),  dq = ds k,  dk = ds^T q.
+    """
+    q_BHQE, k_BHKE, v_BHKE, weights = saved
+    length, width = q_BHQE.shape[2:]
+    dq, dk_BHKE = [], jnp.zeros(k_BHKE.shape, jnp.float32)
+    dv_BHKE = jnp.zeros(v_BHKE.shape, jnp.float32)
+    for (queries, keys), p_BHQK in zip(_blocks(length, causal), weights, strict=True):
+        g_BHQE = gradient_BHQE[:, :, queries]
+        dv_BHKE = dv_BHKE.at[:, :, keys].add(transposed(p_BHQK) @ g_BHQE)
+        pull_BHQK = (g_BHQE @ transposed(v_BHKE[:, :, keys])).astype(jnp.float32)
+        wide_BHQK = p_BHQK.astype(jnp.float32)
+        mean_BHQ1 = (wide_BHQK * pull_BHQK).sum(axis=-1, keepdims=True)
+        ds_BHQK = wide_BHQK * (pull_BHQK - mean_BHQ1) * width**-0.5
+        ds_BHQK = ds_BHQK.astype(q_BHQE.dtype)
+        dq.append(ds_BHQK @ k_BHKE[:, :, keys])
+        dk_BHKE = dk_BHKE.at[:, :, keys].add(
+            transposed(ds_BHQK) @ q_BHQE[:, :, queries]
         )
-        blocks.append(
-            jnp.einsum(
-                "bhqk,bhke->bhqe",
-                weights_BHQK.astype(v_BHKE.dtype),
-                v_BHKE[:, :, seen],
-            )
-        )
-    mixed_BHQE = jnp.concatenate(blocks, axis=2)
-    return mixed_BHQE.transpose(0, 2, 1, 3)
+    dk_BHKE, dv_BHKE = (x.astype(k_BHKE.dtype) for x in (dk_BHKE, dv_BHKE))
+    return jnp.concatenate(dq, axis=2), dk_BHKE, dv_BHKE, None
+
+
+_mix.defvjp(_forward, _backward)

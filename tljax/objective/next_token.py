@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.model import transformer
+from tljax.model.product import transposed
 from tljax.settings import ModelSettings
 
 _BLOCK_TOKENS = 1024  # keeps a block of logits in cache
@@ -77,12 +78,13 @@ def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
     step = max(1, min(length, _BLOCK_TOKENS // batch))
     dtype = hidden_BLD.dtype
     output = output_VD.astype(dtype)
+    output_DV = transposed(output)
     nats, pulls, kernel_gradient_DV = [], [], 0.0
     for start in range(0, length, step):
         hidden_ND = hidden_BLD[:, start : start + step].reshape(-1, width)
         target_N = targets_BL[:, start : start + step].reshape(-1)
         weight_N = (target_N >= 0).astype(jnp.float32)
-        logits_NV = (hidden_ND @ output.T).astype(jnp.float32)
+        logits_NV = (hidden_ND @ output_DV).astype(jnp.float32)
         peak_N = logits_NV.max(axis=-1)
         exp_NV = jnp.exp(logits_NV - peak_N[:, None])
         sum_N = exp_NV.sum(axis=-1)
@@ -94,7 +96,7 @@ def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
             p_NV = (exp_NV * (weight_N / sum_N)[:, None]).astype(dtype)
             pull_ND = p_NV @ output - wanted_ND * weight_N[:, None].astype(dtype)
             pulls.append(pull_ND.reshape(batch, -1, width))
-            kernel_gradient_DV += (hidden_ND.T @ p_NV).astype(jnp.float32)
+            kernel_gradient_DV += (transposed(hidden_ND) @ p_NV).astype(jnp.float32)
     nats_BL = jnp.concatenate(nats, axis=1)
     if not gradients:
         return nats_BL, None
