@@ -21,10 +21,12 @@ def get_config(preset: str = "default") -> ConfigDict:
     config.kind = "pretrain"
     config.seed = 0
     config.steps = 760  # x 32 x 128 = 3.1 M tokens: what six minutes of CPU give
+    config.init = ConfigDict({"source": ""})  # a run folder: go on from its weights
     config.corpus = ConfigDict(
         {
             "source": "pkg:imdb_reviews",
             "length": 128,  # the reviews' sentences fit; longer rows cost attention
+            "heldout_split": "test",
             "heldout_documents": 400,  # standard error below .01 bits
         }
     )

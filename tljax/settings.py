@@ -45,8 +45,11 @@ class CorpusSettings:
 
     source: str = setting("URI of the text: pkg:, tfds:, text:, jsonl: or csv:")
     length: int = setting("tokens of one packed row", low=8)
+    heldout_split: str = setting(
+        "split scored for bits per byte at the end", choices=("validation", "test")
+    )
     heldout_documents: int = setting(
-        "documents of the test split scored for bits per byte; 0 = all", low=0
+        "documents of heldout_split that are scored; 0 = all", low=0
     )
 
 
@@ -180,6 +183,7 @@ class PretrainSettings:
     kind: str = setting("what this run is", choices=("pretrain",))
     seed: int = setting("initial weights and data order", low=0, high=LAST_SEED)
     steps: int = setting("optimizer steps", low=1)
+    init: InitSettings
     corpus: CorpusSettings
     tokenizer: TokenizerSettings
     model: ModelSettings

@@ -1,6 +1,6 @@
 """Scratch or transfer? The experiment, phase after phase.
 
-    pre-train -> (tune) -> scratch, transfer -> TF-IDF -> contamination -> report
+    pre-train (-> adapt) (-> tune) -> scratch, transfer -> TF-IDF -> ... -> report
 
 Every phase skips what is finished; killed at any moment, the same command goes on.
 """
@@ -16,6 +16,7 @@ from experiments.low_shot.settings import (
     ARMS,
     Choice,
     LowShotSettings,
+    adapt_settings,
     finetune_settings,
     nearest,
     plan_for,
@@ -25,6 +26,7 @@ from tljax.cli.finetune import Member, finetune
 from tljax.cli.pretrain import pretrain
 from tljax.data.labelled import load_labelled
 from tljax.data.sources import Source, open_source
+from tljax.data.token_store import open_token_store
 from tljax.data.tokenizer import Tokenizer
 from tljax.evaluate.contamination import NGRAM, contaminated
 from tljax.report.page import write_experiment_report
@@ -47,11 +49,15 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
     phases = _Phases(folder / "phases.json")
     with phases.time("pretrain"):
         pretrain(pretrain_settings(settings), folder / "lm")
+    lm = folder / "lm"
+    if settings.adapt.epochs:
+        with phases.time("adapt"):
+            lm = _adapt(settings, folder)
     with phases.time("tune"):
-        chosen = _tune(settings, folder)
+        chosen = _tune(settings, folder, lm)
     for arm in ARMS:
         with phases.time(f"finetune_{arm}"):
-            _finetune(settings, folder, arm, chosen)
+            _finetune(settings, folder, arm, chosen, lm)
     with phases.time("tfidf"):
         _baseline(settings, folder)
     with phases.time("contamination"):
@@ -90,7 +96,17 @@ def run_folder(folder: pathlib.Path, arm: str, n: int, seed: int) -> pathlib.Pat
     return folder / "runs" / f"{arm}-n{n}-s{seed}"
 
 
-def _finetune(settings, folder, arm, chosen) -> None:
+def _adapt(settings, folder) -> pathlib.Path:
+    """The language model after the task's own training text; returns its folder."""
+    lm, adapted = folder / "lm", folder / "adapted"
+    source = open_source(settings.task.source)
+    store = open_token_store(source, "train", Tokenizer.load(lm / "tokenizer.json"))
+    made = adapt_settings(settings, lm=str(lm), tokens=store.token_count)
+    pretrain(made, adapted, title="adapt")
+    return adapted
+
+
+def _finetune(settings, folder, arm, chosen, lm) -> None:
     members = [
         Member(
             finetune_settings(
@@ -99,7 +115,7 @@ def _finetune(settings, folder, arm, chosen) -> None:
                 n=n,
                 seed=seed,
                 choice=nearest(chosen[arm], n),
-                lm=str(folder / "lm"),
+                lm=str(lm),
                 tuning=False,
             ),
             run_folder(folder, arm, n, seed),
@@ -111,7 +127,7 @@ def _finetune(settings, folder, arm, chosen) -> None:
     finetune(members, populations=folder / "populations", title=arm)
 
 
-def _tune(settings, folder) -> dict:
+def _tune(settings, folder, lm) -> dict:
     """The best choice for each arm and size by mean validation accuracy."""
     tuning = settings.tuning
     if not tuning.rates:
@@ -133,7 +149,7 @@ def _tune(settings, folder) -> dict:
                 n=n,
                 seed=TUNING_SEED + seed,
                 choice=choice,
-                lm=str(folder / "lm"),
+                lm=str(lm),
                 tuning=True,
             )
             members[n, choice, seed] = Member(made, folder / "tuning" / name)
@@ -198,10 +214,13 @@ def _contamination(settings, folder) -> None:
     path = folder / "contamination.json"
     if path.exists():
         return
-    test = open_source(settings.task.source).examples("test")
-    corpus = open_source(settings.corpus.source).examples("train")
-    items = {example.id: example.text for example in test}
-    found = contaminated(items, (document.text for document in corpus))
+    task = open_source(settings.task.source)
+    read = [open_source(settings.corpus.source)]
+    if settings.adapt.epochs:
+        read.append(task)
+    documents = itertools.chain(*(source.examples("train") for source in read))
+    items = {example.id: example.text for example in task.examples("test")}
+    found = contaminated(items, (document.text for document in documents))
     write_json(
         path,
         {

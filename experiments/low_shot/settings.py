@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tljax.report.statistics import check_plan
 from tljax.settings import (
+    LAST_SEED,
     CorpusSettings,
     FinetuneSettings,
     HeadSettings,
@@ -39,8 +40,17 @@ class LabelledSettings:
 class PretrainStage:
     """How the language model is trained."""
 
-    seed: int = setting("initial weights and data order", low=0)
+    seed: int = setting("initial weights and data order", low=0, high=LAST_SEED)
     steps: int = setting("optimizer steps", low=1)
+    optim: OptimSettings
+    record: RecordSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptStage:
+    """Then, on the task's own text, labels unread (ULMFiT's second stage, TAPT)."""
+
+    epochs: float = setting("passes over the task's training text; 0 = none", low=0.0)
     optim: OptimSettings
     record: RecordSettings
 
@@ -108,6 +118,7 @@ class LowShotSettings:
     model: ModelSettings
     mesh: MeshSettings
     pretrain: PretrainStage
+    adapt: AdaptStage
     task: LabelledSettings
     finetune: FinetuneStage
     plan: PlanSettings
@@ -149,11 +160,33 @@ def pretrain_settings(settings: LowShotSettings) -> PretrainSettings:
         kind="pretrain",
         seed=stage.seed,
         steps=stage.steps,
+        init=InitSettings(source=""),
         corpus=settings.corpus,
         tokenizer=settings.tokenizer,
         model=settings.model,
         optim=stage.optim,
         mesh=settings.mesh,
+        record=stage.record,
+    )
+
+
+def adapt_settings(
+    settings: LowShotSettings, *, lm: str, tokens: int
+) -> PretrainSettings:
+    """Continued pre-training of `lm` on the task's training text of so many tokens."""
+    stage = settings.adapt
+    per_step = stage.optim.batch * settings.corpus.length
+    return dataclasses.replace(
+        pretrain_settings(settings),
+        steps=max(1, round(stage.epochs * tokens / per_step)),
+        init=InitSettings(source=lm),
+        corpus=dataclasses.replace(
+            settings.corpus,
+            source=settings.task.source,
+            heldout_split="validation",  # the test split is for the end
+        ),
+        tokenizer=dataclasses.replace(settings.tokenizer, source=lm),
+        optim=stage.optim,
         record=stage.record,
     )
 

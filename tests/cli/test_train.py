@@ -2,9 +2,12 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
 
 from tljax.cli.main import main
+from tljax.train.checkpoint import load_params
 from tljax.train.record import read_metrics
 
 
@@ -18,6 +21,34 @@ def test_a_run_that_started_from_another_has_its_tokenizer_and_all_its_records(
     tokenizers = [run / "tokenizer.json" for run in (labelled_run, language_run)]
     assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
     assert read_metrics(labelled_run)[-1]["final"] is True
+
+
+def test_pretraining_goes_on_from_another_runs_parameters(
+    language_run, labelled_run, pretrain_arguments, tmp_path
+):
+    """At a rate of zero it ends where that run ended, tokenizer included; a head that
+    the run has is left behind.
+    """
+    still = ["--config.optim.lr_peak=0", "--config.steps=1"]
+    for source in (language_run, labelled_run):
+        folder = tmp_path / source.name
+        start = f"--config.init.source={source}"
+        arguments = ["train", *pretrain_arguments, *still, start]
+        assert main([*arguments, f"--workdir={folder}"]) == 0
+        before, after = load_params(source / "params"), load_params(folder / "params")
+        before.pop("head", None)
+        jax.tree.map(np.testing.assert_array_equal, after, before)
+        tokenizers = [run / "tokenizer.json" for run in (source, folder)]
+        assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
+
+
+def test_going_on_from_another_architecture_names_the_keys(
+    language_run, pretrain_arguments, tmp_path, refused
+):
+    other = ["--config.model.mlp_width=24", f"--config.init.source={language_run}"]
+    folder = tmp_path / "run"
+    line = refused("train", *pretrain_arguments, *other, f"--workdir={folder}")
+    assert "config.model.mlp_width=24 but 16 there" in line
 
 
 def test_overrides_stand_in_the_runs_config(language_run):
@@ -171,4 +202,4 @@ def test_print_config_shows_the_values_after_overrides(capsys, pretrain_argument
     shown = capsys.readouterr().out
     assert "config.steps = 2 " in shown
     assert 'config.optim.name = "adamw"' in shown
-    assert "config.init.source" not in shown  # of the other kind
+    assert "config.task.source" not in shown  # of the other kind

@@ -7,6 +7,7 @@ from experiments.low_shot.baseline import run_baseline
 from experiments.low_shot.settings import (
     Choice,
     LowShotSettings,
+    adapt_settings,
     finetune_settings,
     nearest,
     plan_for,
@@ -81,6 +82,16 @@ def test_pretraining_takes_the_experiments_model_and_text():
     assert made.model == settings.model
     assert made.corpus == settings.corpus
     assert made.steps == settings.pretrain.steps
+
+
+def test_adaptation_goes_on_from_the_language_model_on_the_tasks_training_text():
+    settings = settings_of("quick", adapt__epochs="2.5")
+    made = adapt_settings(settings, lm="lm", tokens=100_000)
+    assert made.init.source == made.tokenizer.source == "lm"
+    assert made.corpus.source == settings.task.source
+    assert made.corpus.heldout_split == "validation"
+    assert made.optim == settings.adapt.optim
+    assert made.steps == round(2.5 * 100_000 / (32 * 128))
 
 
 def test_nearest_size_is_nearest_on_a_log_scale():

@@ -53,6 +53,37 @@ def test_blocks_of_any_size_give_plain_attention(monkeypatch, block, causal):
     )
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_own_gradients_are_those_of_plain_attention(monkeypatch, causal, dtype):
+    monkeypatch.setattr(attention, "_BLOCK", 4)
+    q, k, v = (jnp.asarray(draw(heads=3, seed=seed), dtype) for seed in range(3))
+    pull = jnp.asarray(draw(heads=3, seed=3), dtype)
+    same = SEGMENTS_BL[:, :, None] == SEGMENTS_BL[:, None, :]
+    seen_BQK = same & (np.tri(12, dtype=bool) if causal else True)
+
+    def plain(q, k, v):
+        scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / 2.0
+        weights = jax.nn.softmax(jnp.where(seen_BQK[:, None], scores, -1e9), axis=-1)
+        return jnp.einsum("bhqk,bkhe->bqhe", weights, v)
+
+    def gradients(function, *arrays, pull):
+        return jax.jit(lambda *args: jax.vjp(function, *args)[1](pull))(*arrays)
+
+    ours = gradients(
+        lambda *args: attention.attend(*args, SEGMENTS_BL, causal=causal),
+        *(q, k, v), pull=pull,
+    )  # fmt: skip
+    wide = [np.asarray(x, np.float32) for x in (q, k, v, pull)]
+    theirs = gradients(plain, *wide[:3], pull=jnp.asarray(wide[3]))
+    # of a stored number (2^-24, 2^-8), times a margin for sums of 12 terms
+    rounding = {"float32": 1e-6, "bfloat16": 2e-2}[dtype]
+    for own, other in zip(ours, theirs, strict=True):
+        assert own.dtype == dtype
+        error = np.abs(np.asarray(own, np.float32) - other)
+        assert error.max() < rounding * np.abs(other).max()
+
+
 def test_groups_of_queries_share_a_head_of_keys_and_values():
     q, k, v = draw(heads=6, seed=0), draw(heads=2, seed=1), draw(heads=2, seed=2)
     out = attend(q, k, v, SEGMENTS_BL, causal=True)

@@ -150,6 +150,17 @@ def test_report_of_a_pretraining_run(work: Path) -> None:
     assert "1.700 bits per byte" in html
 
 
+def test_adaptation_is_told_of_where_there_was_one(work: Path) -> None:
+    before = page.write_experiment_report(work)
+    assert "Adaptation" not in (work / "report.html").read_text(encoding="utf-8")
+    shutil.copytree(work / "lm", work / "adapted")
+    after = page.write_experiment_report(work)
+    html = (work / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Adaptation to the task’s text</h2>" in html
+    assert "Config of the adaptation" in html
+    assert after["bits_per_byte"] == before["bits_per_byte"]  # of the corpus, not of it
+
+
 def test_a_manifest_that_lacks_a_key_is_named(work: Path) -> None:
     path = work / "lm" / "manifest.json"
     manifest = json.loads(path.read_text())

@@ -1,8 +1,12 @@
 """Pre-training, from a corpus to a run folder.
 
 source -> tokenizer -> token store -> rows -> train -> params, bits per byte
+
+With init.source it goes on from another run's parameters on this source's text:
+continued pre-training (TAPT, Gururangan et al. 2020; ULMFiT's second stage).
 """
 
+import functools
 import pathlib
 import shutil
 import time
@@ -22,13 +26,21 @@ from tljax.train import loop, optimizer, population, sharding, step
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.progress import Progress
 from tljax.train.record import RunRecord, manifest_facts, open_run
+from tljax.transfer.transplant import transplant
 
 _SCORING_TOKENS = 8192
 VALIDATION_DOCUMENTS = 50  # of the validation split, scored while training
 
 
-def pretrain(settings: PretrainSettings, folder: pathlib.Path) -> None:
+def pretrain(
+    settings: PretrainSettings, folder: pathlib.Path, *, title: str = "pre-train"
+) -> None:
     """Runs, resumes or (if it has ended) leaves alone one pre-training run.
+
+    Args:
+      settings: of the run.
+      folder: the run folder.
+      title: of the progress bar.
 
     Raises:
       InputError: something given cannot be used; nothing is overwritten.
@@ -40,7 +52,9 @@ def pretrain(settings: PretrainSettings, folder: pathlib.Path) -> None:
     parts.prepare_devices()
     started = time.monotonic()
     source = open_source(settings.corpus.source)
-    tokenizer = parts.get_tokenizer(settings.tokenizer, "", folder, source)
+    tokenizer = parts.get_tokenizer(
+        settings.tokenizer, settings.init.source, folder, source
+    )
     vocab_size = tokenizer.vocab_size
     sharding.check_sizes(settings.model, settings.mesh, vocab_size)
     stores = {s: open_token_store(source, s, tokenizer) for s in source.splits}
@@ -76,7 +90,7 @@ def pretrain(settings: PretrainSettings, folder: pathlib.Path) -> None:
     work = job.work(validate)
     with (
         RunRecord(folder) as record,
-        Progress("pre-train", settings.steps) as progress,
+        Progress(title, settings.steps) as progress,
     ):
         checkpoints = Checkpoints(
             folder / "checkpoints", settings.record.checkpoints_kept
@@ -89,7 +103,8 @@ def pretrain(settings: PretrainSettings, folder: pathlib.Path) -> None:
             progress=progress,
         )
         params = population.member(ended["params"], 0)
-        found = bits(params, "test", settings.corpus.heldout_documents)
+        corpus = settings.corpus
+        found = bits(params, corpus.heldout_split, corpus.heldout_documents)
         tokens = settings.steps * settings.optim.batch * settings.corpus.length
         save_params(folder / "params", jax.device_get(params))
         record.write_manifest(
@@ -125,6 +140,16 @@ def scoring_rows(corpus: CorpusSettings, mesh: MeshSettings) -> int:
     return max(1, _SCORING_TOKENS // (corpus.length * ways)) * ways
 
 
+def _base_params(settings: PretrainSettings, vocab_size: int, key: jax.Array) -> dict:
+    """The parameters of init.source; a head that it may have is left behind."""
+    source = parts.load_source_params(settings.init.source, settings.model)
+    fresh = jax.eval_shape(
+        functools.partial(transformer.init_params, settings.model, vocab_size), key
+    )
+    left = ["head/.*"] if "head" in source else []
+    return transplant(source, fresh, fresh=[], left=left)[0]
+
+
 class _Job:
     """The compiled step, the state's place and the stream of batches."""
 
@@ -137,12 +162,15 @@ class _Job:
             seed=settings.seed,
         )
         key = jax.random.key(settings.seed)
+        base = None
+        if settings.init.source:
+            base = _base_params(settings, vocab_size, key)
 
-        def init(key):
-            params = transformer.init_params(settings.model, vocab_size, key)
+        def init(key, base):
+            params = base or transformer.init_params(settings.model, vocab_size, key)
             return step.init_state(params, settings.optim)
 
-        shapes = jax.eval_shape(init, key)
+        shapes = jax.eval_shape(init, key, base)
         shardings = step.TrainState(
             params=placement.params(shapes.params),
             optimizer=placement.optimizer(shapes.optimizer),
@@ -150,8 +178,8 @@ class _Job:
         )
         lifted = placement.lifted(shardings)
         self.state = jax.jit(
-            lambda key: population.stack([init(key)]), out_shardings=lifted
-        )(key)
+            lambda *start: population.stack([init(*start)]), out_shardings=lifted
+        )(key, base)
         train_step = step.make_train_step(
             language_loss(settings.model), settings.optim, jax.random.fold_in(key, 1)
         )

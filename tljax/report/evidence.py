@@ -57,11 +57,27 @@ def learning_html(all_runs: Sequence[records.Run]) -> str:
 
 def pretraining_html(folder: Path) -> str:
     """Loss of a pre-training run, with its bits per byte of held-out text."""
+    return _language_html(
+        folder, "Pre-training", "Next-word prediction on unlabelled text."
+    )
+
+
+def adaptation_html(folder: Path | None) -> str:
+    """The same of its continuation on the task's text; '' if there was none."""
+    if folder is None:
+        return ""
+    caption = (
+        "Next-word prediction goes on, on the task’s own training text without its"
+        " labels; fine-tuning of the transfer arm starts from its end."
+    )
+    return _language_html(folder, "Adaptation to the task’s text", caption)
+
+
+def _language_html(folder: Path, title: str, caption: str) -> str:
     metrics = records.load_metrics(folder)
     bands, unit = curves.pretraining_curves(metrics)
     if not bands:
         return ""
-    caption = "Next-word prediction on unlabelled text."
     bits = metrics[-1].get("bits_per_byte")
     if bits:
         caption += (
@@ -70,7 +86,7 @@ def pretraining_html(folder: Path) -> str:
             f" {bits['bytes']:,} bytes."
         )
     drawn = figures.pretraining_svg(bands, unit=unit)
-    return section("Pre-training", wide_figure(drawn, caption))
+    return section(title, wide_figure(drawn, caption))
 
 
 def calibration_html(answers: Answers) -> str:

@@ -58,6 +58,9 @@ def build_page(
             experiment.lm / "config.json"
         ),
     }
+    if experiment.adapted:
+        adapted = records.load_json(experiment.adapted / "config.json")
+        configs["Config of the adaptation"] = adapted
     sizes = [int(n) for rows in summary["arms"].values() for n in rows]
     body = [
         sections.answer_html(summary),
@@ -66,6 +69,7 @@ def build_page(
         sections.claims_html(summary),
         evidence.learning_html(experiment.runs),
         evidence.pretraining_html(experiment.lm),
+        evidence.adaptation_html(experiment.adapted),
         evidence.calibration_html(answers),
         evidence.disagreements_html(answers, n=middle_n(sizes)),
         sections.contamination_html(summary["contamination"]),

@@ -28,8 +28,8 @@ KEYS = (
 
 
 def load_manifests(experiment: records.Experiment) -> dict[Path, dict[str, Any]]:
-    """The manifests of the pre-training run and of every run but the baselines'."""
-    folders = [experiment.lm]
+    """The manifests of pre-training, adaptation and every run but the baselines'."""
+    folders = list(experiment.language_runs)
     folders += [r.folder for r in experiment.runs if r.arm not in records.BASELINES]
     return {folder: load_whole_manifest(folder) for folder in folders}
 
@@ -50,6 +50,8 @@ def cost_html(
 ) -> str:
     """Runs, parameters, tokens, FLOPs, seconds and padding per part; time per phase."""
     rows = [["Pre-training", *_cost([manifests[experiment.lm]])]]
+    if experiment.adapted:
+        rows.append(["Adaptation", *_cost([manifests[experiment.adapted]])])
     trained = {r.arm for r in experiment.runs if r.arm not in records.BASELINES}
     for arm in arm_order(sorted(trained)):
         found = [manifests[r.folder] for r in experiment.runs if r.arm == arm]

@@ -2,6 +2,7 @@
 
 WORKDIR/config.json, contamination.json, phases.json    the experiment
 WORKDIR/lm/                                             the pre-training run
+WORKDIR/adapted/                                        it, gone on on the task's text
 WORKDIR/runs/ARM-nN-sSEED/predictions/test.jsonl, ...   one run per arm, n and seed
 Whatever is missing or broken is an InputError naming the file; nothing is skipped.
 """
@@ -35,12 +36,22 @@ class Run:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A work folder; `runs` by arm, n, seed; `lm` is the pre-training run's folder."""
+    """A work folder; `runs` by arm, n, seed.
+
+    `lm` is the folder of the pre-training run; `adapted` that of its continuation on
+    the task's own text, None if there was none.
+    """
 
     folder: Path
     config: dict[str, Any]
     runs: tuple[Run, ...]
     lm: Path
+    adapted: Path | None = None
+
+    @property
+    def language_runs(self) -> tuple[Path, ...]:
+        """The folders of all runs that learnt from unlabelled text."""
+        return (self.lm, self.adapted) if self.adapted else (self.lm,)
 
     def select(self, *, arm: str, n: int) -> tuple[Run, ...]:
         """The runs of one arm with n labels, by seed; possibly none."""
@@ -88,7 +99,8 @@ def load_experiment(folder: Path | str) -> Experiment:
     if not runs:
         raise InputError(f"{folder / 'runs'} is empty: start the experiment again")
     runs.sort(key=lambda run: (run.arm, run.n, run.seed))
-    return Experiment(folder, config, tuple(runs), folder / "lm")
+    adapted = folder / "adapted" if (folder / "adapted").is_dir() else None
+    return Experiment(folder, config, tuple(runs), folder / "lm", adapted)
 
 
 def load_json(path: Path) -> dict[str, Any]:

@@ -180,8 +180,8 @@ def contamination_html(found: Mapping[str, Any]) -> str:
     seen = found["test_items"] - found["clean_items"]
     first = (
         f"{seen:,} of {found['test_items']:,} test items ({percent(found['share'])})"
-        f" hold a run of {found['ngram']} words that also stands in the pre-training"
-        f" text. The results on the {found['clean_items']:,} others:"
+        f" hold a run of {found['ngram']} words that also stands in the text that the"
+        f" language model read. The results on the {found['clean_items']:,} others:"
     )
     order = arm_order(list(found["arms"]))
     rows = [

@@ -178,7 +178,7 @@ def _padding_share(
     runs: Mapping[tuple[str, int], tuple[records.Run, ...]],
 ) -> float:
     """Padding among all tokens computed, each run weighted by its tokens."""
-    folders = [experiment.lm]
+    folders = list(experiment.language_runs)
     for (arm, _), found in runs.items():
         folders += [run.folder for run in found if arm not in records.BASELINES]
     padded = tokens = 0.0
