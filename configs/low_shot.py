@@ -51,11 +51,11 @@ def get_config(preset: str = "quick") -> ConfigDict:
             "dtype": "auto",
         }
     )
-    config.mesh = ConfigDict({"run": 1, "data": 1, "fsdp": 1, "tensor": 1})
     config.pretrain = ConfigDict(
         {
             "seed": 0,
             "steps": 760,  # 3.1 M tokens, half a pass over the text
+            "mesh": {"run": 1, "data": 1, "fsdp": 1, "tensor": 1},
             "optim": {
                 "name": "muon",
                 "lr_peak": 0.03,  # of the embedding; .003 costs .05 bits/byte

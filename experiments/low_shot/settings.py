@@ -42,6 +42,7 @@ class PretrainStage:
 
     seed: int = setting("initial weights and data order", low=0, high=LAST_SEED)
     steps: int = setting("optimizer steps", low=1)
+    mesh: MeshSettings
     optim: OptimSettings
     record: RecordSettings
 
@@ -116,7 +117,6 @@ class LowShotSettings:
     corpus: CorpusSettings
     tokenizer: TokenizerSettings
     model: ModelSettings
-    mesh: MeshSettings
     pretrain: PretrainStage
     adapt: AdaptStage
     task: LabelledSettings
@@ -165,7 +165,7 @@ def pretrain_settings(settings: LowShotSettings) -> PretrainSettings:
         tokenizer=settings.tokenizer,
         model=settings.model,
         optim=stage.optim,
-        mesh=settings.mesh,
+        mesh=stage.mesh,
         record=stage.record,
     )
 
@@ -223,7 +223,7 @@ def finetune_settings(
         optim=dataclasses.replace(
             stage.optim, lr_peak=choice.lr_peak, layer_decay=choice.layer_decay
         ),
-        mesh=settings.mesh,
+        mesh=MeshSettings(run=1, data=1, fsdp=1, tensor=1),
         record=stage.record,
     )
 

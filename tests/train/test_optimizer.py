@@ -31,7 +31,7 @@ def draw(seed):
 
 def run(settings, steps=3):
     """Parameters after some steps of made-up gradients."""
-    hparams = optimizer.hyperparameters(settings, steps)
+    hparams = optimizer.hyperparameters(settings, steps, seed=0)
     transform = optimizer.direction(settings)
 
     @jax.jit
@@ -139,7 +139,7 @@ SCHEDULES = [
 @pytest.mark.parametrize(("warmup", "cooldown", "by_hand"), SCHEDULES)
 def test_the_schedule_by_hand(optim_settings, warmup, cooldown, by_hand):
     settings = dataclasses.replace(optim_settings, warmup=warmup, cooldown=cooldown)
-    hparams = optimizer.hyperparameters(settings, steps=10)
+    hparams = optimizer.hyperparameters(settings, steps=10, seed=0)
     shares = [float(optimizer.schedule(jnp.int32(t), hparams)) for t in range(10)]
     np.testing.assert_allclose(shares, by_hand, rtol=1e-6)
     if cooldown:
@@ -150,7 +150,7 @@ def ones_moved(settings, ascent):
     """Parameters that were 1, after one step along a direction that is `ascent`."""
     ones = jax.tree.map(jnp.ones_like, draw(0))
     directions = jax.tree.map(lambda leaf: leaf * ascent, ones)
-    hparams = optimizer.hyperparameters(settings, steps=4)
+    hparams = optimizer.hyperparameters(settings, steps=4, seed=0)
     moved = optimizer.apply_direction(settings, ones, directions, jnp.int32(0), hparams)
     for leaf in jax.tree.leaves(moved):
         assert np.ptp(leaf) == 0

@@ -77,9 +77,9 @@ def crew(model_settings, optim_settings, draw_params):
         params = draw_params(init, jax.random.key(0), seed=i)
         states.append(step.init_state(params, optim))
         plans.append(plan_of(labelled, i, steps))
-        rates.append(optimizer.hyperparameters(optim, steps))
+        rates.append(optimizer.hyperparameters(optim, steps, seed=i))
     loss = labelled_loss(model_settings, "mean")
-    train_step = step.make_train_step(loss, optim_settings, jax.random.key(0))
+    train_step = step.make_train_step(loss, optim_settings)
     stacked = [population.stack(trees) for trees in (states, plans, rates)]
     return train_step, batches.flat_tokens(labelled), stacked
 
@@ -127,10 +127,13 @@ def linear(params, batch, key):
 
 @pytest.fixture
 def line(optim_settings):
-    train_step = step.make_train_step(linear, optim_settings, jax.random.key(1))
+    train_step = step.make_train_step(linear, optim_settings)
     params = {"layers": {"0": jnp.arange(4.0)}}
     states = [step.init_state(params, optim_settings)] * 3
-    hparams = [optimizer.hyperparameters(optim_settings, steps) for steps in STEPS]
+    hparams = [
+        optimizer.hyperparameters(optim_settings, steps, seed=i)
+        for i, steps in enumerate(STEPS)
+    ]
     data = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
     plan = np.random.default_rng(1).integers(0, 9, (3, 5))
     advance = population.make_train_rounds(

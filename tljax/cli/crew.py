@@ -129,9 +129,7 @@ class Crew:
         """advance(flat, state, plan, hparams, until), compiled once a mode."""
         if mode not in self._advance:
             loss = labelled_loss(self.settings.model, self.settings.head.pooling)
-            train_step = step.make_train_step(
-                loss, self.settings.optim, jax.random.key(0)
-            )
+            train_step = step.make_train_step(loss, self.settings.optim)
             rounds = population.make_train_rounds(train_step, _take)
             lifted = population.lift(rounds, mode, shared=1)
             self._advance[mode] = jax.jit(lifted, donate_argnums=1)

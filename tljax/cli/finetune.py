@@ -123,7 +123,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
     stacked = population.stack([crew.padded_plan(plan) for plan in plans])
     hparams = population.stack(
         [
-            optimizer.hyperparameters(one.settings.optim, plan.steps)
+            optimizer.hyperparameters(one.settings.optim, plan.steps, one.settings.seed)
             for one, plan in zip(group, plans, strict=True)
         ]
     )

@@ -180,10 +180,10 @@ class _Job:
         self.state = jax.jit(
             lambda *start: population.stack([init(*start)]), out_shardings=lifted
         )(key, base)
-        train_step = step.make_train_step(
-            language_loss(settings.model), settings.optim, jax.random.fold_in(key, 1)
+        train_step = step.make_train_step(language_loss(settings.model), settings.optim)
+        hparams = optimizer.hyperparameters(
+            settings.optim, settings.steps, settings.seed
         )
-        hparams = optimizer.hyperparameters(settings.optim, settings.steps)
         advance = population.lift(
             lambda batch, state: train_step(state, batch, hparams), "turn", shared=1
         )

@@ -28,8 +28,10 @@ def leaf_paths(tree: dict) -> dict:
     )
 
 
-def hyperparameters(settings: OptimSettings, steps: int) -> dict[str, jax.Array]:
-    """The numbers that may differ between members of a population, float32 scalars."""
+def hyperparameters(
+    settings: OptimSettings, steps: int, seed: int
+) -> dict[str, jax.Array]:
+    """What may differ between members of a population: float32 scalars, uint32 seed."""
     values = {
         "lr_peak": settings.lr_peak,
         "lr_muon": settings.lr_muon,
@@ -39,7 +41,8 @@ def hyperparameters(settings: OptimSettings, steps: int) -> dict[str, jax.Array]
         "layer_decay": settings.layer_decay,
         "steps": steps,
     }
-    return {name: jnp.float32(value) for name, value in values.items()}
+    numbers = {name: jnp.float32(value) for name, value in values.items()}
+    return {**numbers, "seed": jnp.uint32(seed)}
 
 
 def schedule(step: jax.Array, hparams: dict[str, jax.Array]) -> jax.Array:

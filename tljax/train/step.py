@@ -3,7 +3,7 @@
     train_step(state, batch, hparams) -> (state, sums)
 
 sums are (sum, weight) pairs and what else the loss counted; whoever reports divides
-them once. Device randomness is a function of (key, step): nothing depends on when.
+them once. Device randomness is a function of (seed, step): nothing depends on when.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,8 @@ import optax
 
 from tljax.settings import OptimSettings
 from tljax.train import optimizer
+
+_DROPOUT_STREAM = 2  # apart from what else is drawn from the same seed
 
 # loss(params, batch, key) -> (sum of nats, {"weight": ..., other sums})
 Loss = Callable[[dict, dict, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
@@ -34,18 +36,18 @@ def init_state(params: dict, settings: OptimSettings) -> TrainState:
     return TrainState(params=params, optimizer=inner, step=jnp.zeros((), jnp.int32))
 
 
-def make_train_step(loss: Loss, settings: OptimSettings, key: jax.Array) -> Callable:
+def make_train_step(loss: Loss, settings: OptimSettings) -> Callable:
     """Returns train_step(state, batch, hparams) -> (state, sums).
 
     Args:
       loss: as above; its gradient is divided by its own "weight", so that a batch with
         fewer targets counts as a smaller sum, not as a smaller mean.
-      settings: which optimizer; the rates come with hparams.
-      key: of dropout; step t uses fold_in(key, t).
+      settings: which optimizer; the rates and dropout's seed come with hparams.
     """
     transform = optimizer.direction(settings)
 
     def train_step(state: TrainState, batch: dict, hparams: dict):
+        key = jax.random.fold_in(jax.random.key(hparams["seed"]), _DROPOUT_STREAM)
         step_key = jax.random.fold_in(key, state.step)
         (nats, sums), gradients = jax.value_and_grad(loss, has_aux=True)(
             state.params, batch, step_key
