@@ -53,8 +53,10 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
     if settings.adapt.epochs:
         with phases.time("adapt"):
             lm = _adapt(settings, folder)
-    with phases.time("tune"):
-        chosen = _tune(settings, folder, lm)
+    chosen = settings.tuned
+    if settings.tuning.rates:
+        with phases.time("tune"):
+            chosen = _tune(settings, folder, lm)
     for arm in ARMS:
         with phases.time(f"finetune_{arm}"):
             _finetune(settings, folder, arm, chosen, lm)
@@ -130,8 +132,6 @@ def _finetune(settings, folder, arm, chosen, lm) -> None:
 def _tune(settings, folder, lm) -> dict:
     """The best choice for each arm and size by mean validation accuracy."""
     tuning = settings.tuning
-    if not tuning.rates:
-        return settings.tuned
     grid = [
         Choice(*point)
         for point in itertools.product(tuning.rates, tuning.epochs, tuning.layer_decays)
