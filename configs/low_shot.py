@@ -122,9 +122,8 @@ def get_config(preset: str = "quick") -> ConfigDict:
     config.tuning = ConfigDict(
         {
             "rates": (),
-            "epochs": (),
             "layer_decays": (),
-            "sizes": (100, 500),
+            "epochs": {},
             "seeds": 3,
             "validation_items": 0,
         }
@@ -183,9 +182,9 @@ def _full(config: ConfigDict) -> None:
     config.task.validation_items = 0
     config.plan.sizes = (50, 100, 500, 2000, 5530)
     config.plan.seeds = 10
-    config.tuning.rates = (3e-3, 1e-2, 3e-2)
-    config.tuning.epochs = (5.0, 15.0)
+    config.tuning.rates = (1e-3, 3e-3, 1e-2)
     config.tuning.layer_decays = (0.3, 1.0)
+    config.tuning.epochs = {"100": (10.0,), "500": (5.0,), "2000": (2.0,)}
 
 
 _PRESETS = {"quick": _quick, "smoke": _smoke, "full": _full}

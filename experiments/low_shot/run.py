@@ -21,6 +21,7 @@ from experiments.low_shot.settings import (
     nearest,
     plan_for,
     pretrain_settings,
+    tuning_grids,
 )
 from tljax.cli.finetune import Member, finetune
 from tljax.cli.pretrain import pretrain
@@ -132,15 +133,16 @@ def _finetune(settings, folder, arm, chosen, lm) -> None:
 def _tune(settings, folder, lm) -> dict:
     """The best choice for each arm and size by mean validation accuracy."""
     tuning = settings.tuning
-    grid = [
-        Choice(*point)
-        for point in itertools.product(tuning.rates, tuning.epochs, tuning.layer_decays)
-    ]
+    grids = tuning_grids(settings)
     evidence = {}
-    sizes = sorted({min(n, max(settings.plan.sizes)) for n in tuning.sizes})
     for arm in ARMS:
         members = {}
-        for n, choice, seed in itertools.product(sizes, grid, range(tuning.seeds)):
+        for n, choice, seed in (
+            (n, choice, seed)
+            for n, grid in grids.items()
+            for choice in grid
+            for seed in range(tuning.seeds)
+        ):
             point = "-".join(f"{value:g}" for value in dataclasses.astuple(choice))
             name = f"{arm}-n{n}-{point}-s{seed}"
             made = finetune_settings(
@@ -157,7 +159,9 @@ def _tune(settings, folder, lm) -> dict:
         finetune(
             list(members.values()), populations=folder / "populations", title=title
         )
-        evidence[arm] = {str(n): _ranked(members, n, grid, tuning.seeds) for n in sizes}
+        evidence[arm] = {
+            str(n): _ranked(members, n, grid, tuning.seeds) for n, grid in grids.items()
+        }
     write_json(folder / "tuning.json", evidence)
     return {
         arm: {
@@ -169,15 +173,18 @@ def _tune(settings, folder, lm) -> dict:
 
 
 def _ranked(members, n, grid, seeds) -> list[dict]:
-    """Grid points, best first, with their mean validation accuracy."""
+    """Grid points, best first, with their validation accuracy: one value a seed."""
     rows = []
     for choice in grid:
-        found = [
-            load_final(members[n, choice, seed].folder)["validation"]["accuracy"]
+        values = [
+            load_final(members[n, choice, seed].folder)["validation"]["accuracy"][
+                "value"
+            ]
             for seed in range(seeds)
         ]
-        mean = sum(one["value"] for one in found) / seeds
-        rows.append({**dataclasses.asdict(choice), "validation_accuracy": mean})
+        mean = sum(values) / seeds
+        row = {"validation_accuracy": mean, "values": values}
+        rows.append({**dataclasses.asdict(choice), **row})
     return sorted(rows, key=lambda row: -row["validation_accuracy"])
 
 

@@ -1,6 +1,7 @@
 """What the question `scratch or transfer?` leaves open, and the plan to answer it."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
 
@@ -98,13 +99,14 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class TuningSettings:
-    """The grid tried for every arm and size on validation items; no rates = `tuned`."""
+    """The grid tried for every arm on validation items; no rates = `tuned`."""
 
     rates: tuple[float, ...] = setting("peak learning rates tried; () = none", low=0.0)
-    epochs: tuple[float, ...] = setting("numbers of epochs tried", low=0.0)
     layer_decays: tuple[float, ...] = setting("layer decays tried", low=0.01, high=1.0)
-    sizes: tuple[int, ...] = setting(
-        "numbers of labels tuned at; other sizes take the nearest's choice", low=2
+    epochs: Mapping[str, tuple[float, ...]] = setting(
+        "epochs.N: numbers of epochs tried with N labels; other sizes take the choice"
+        " of the nearest N",
+        low=0.0,
     )
     seeds: int = setting("runs a grid point, on seeds of their own", low=1)
     validation_items: int = setting("validation items that decide; 0 = all", low=0)
@@ -130,13 +132,18 @@ class LowShotSettings:
     def check(self, where: str) -> None:
         """Refuses a plan that could not pass, and arms without a choice."""
         tuning = self.tuning
-        if tuning.rates and not (
-            tuning.epochs and tuning.layer_decays and tuning.sizes
-        ):
+        if tuning.rates and not (tuning.epochs and tuning.layer_decays):
             raise InputError(
-                f"{where}.tuning.rates is given; give epochs, layer_decays and sizes"
-                " too: the grid is their product"
+                f"{where}.tuning.rates is given; give epochs and layer_decays too: the"
+                " grid is their product"
             )
+        for choices in (tuning.epochs, *self.tuned.values()):
+            for n in choices:
+                if not (n.isdecimal() and int(n) >= 2):
+                    raise InputError(
+                        f"{where}: {n!r} under tuning.epochs or tuned is no number of"
+                        " labels; it must be at least 2"
+                    )
         for arm in ARMS:
             if not self.tuned.get(arm) and not self.tuning.rates:
                 raise InputError(
@@ -151,6 +158,18 @@ class LowShotSettings:
 def nearest(choices: Mapping[str, Choice], n: int) -> Choice:
     """The choice made at the size nearest to n, on a log scale."""
     return choices[min(choices, key=lambda size: abs(math.log(int(size) / n)))]
+
+
+def tuning_grids(settings: LowShotSettings) -> dict[int, list[Choice]]:
+    """The choices tried with so many labels; sizes are cut to the plan's largest."""
+    tuning, most = settings.tuning, max(settings.plan.sizes)
+    grids = {}
+    for n in sorted(map(int, tuning.epochs)):
+        points = itertools.product(
+            tuning.rates, tuning.epochs[str(n)], tuning.layer_decays
+        )
+        grids.setdefault(min(n, most), [Choice(*point) for point in points])
+    return grids
 
 
 def pretrain_settings(settings: LowShotSettings) -> PretrainSettings:

@@ -1,5 +1,7 @@
 """The plan of the main experiment: what it compares, cuts and refuses."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from experiments.low_shot.settings import (
     nearest,
     plan_for,
     pretrain_settings,
+    tuning_grids,
 )
 from tljax.cli.config import load_config
 from tljax.data.labelled import LabelledSet
@@ -100,6 +103,21 @@ def test_nearest_size_is_nearest_on_a_log_scale():
     assert nearest(choices, 200).lr_peak == 2.0  # 200 / 50 = 4, 500 / 200 = 2.5
 
 
+def test_every_size_has_its_own_grid_and_few_labels_cut_it_to_the_smallest_that_fits():
+    settings = settings_of("full")
+    grids = tuning_grids(settings)
+    assert {n: len(grid) for n, grid in grids.items()} == {100: 6, 500: 6, 2000: 6}
+    assert {choice.epochs for choice in grids[500]} == {5.0}
+    plan = plan_for(settings.plan, existing=300)
+    few = tuning_grids(dataclasses.replace(settings, plan=plan))
+    assert {n: grid[0].epochs for n, grid in few.items()} == {100: 10.0, 300: 5.0}
+
+
+def test_a_size_that_is_no_number_is_refused():
+    with pytest.raises(InputError, match="'many' under tuning.epochs or tuned"):
+        settings_of("full", tuning__epochs='{"many": [5.0]}')
+
+
 def test_plan_is_cut_to_what_exists_with_one_claim_a_size():
     plan = plan_for(settings_of("quick").plan, existing=300)
     assert plan.sizes == (50, 100, 300)
@@ -119,7 +137,7 @@ def test_plan_that_cannot_pass_names_the_seeds_needed():
 
 
 def test_grid_without_epochs_is_refused():
-    with pytest.raises(InputError, match="give epochs, layer_decays and sizes"):
+    with pytest.raises(InputError, match="give epochs and layer_decays"):
         settings_of("quick", tuning__rates="1e-3")
 
 

@@ -150,6 +150,7 @@ def write_experiment(
                 config = {"kind": "finetune", "seed": seed, "epochs": 20.0}
                 source = "lm" if arm == "transfer" else ""
                 config |= {"task": {"n": n}, "init": {"source": source}}
+                config["optim"] = {"lr_peak": 0.003, "layer_decay": 1.0}
                 write_json(run / "config.json", config)
                 if arm == "tfidf":
                     continue

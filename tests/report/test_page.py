@@ -16,6 +16,7 @@ SECTIONS = [
     "Accuracy for labels",
     "Results",
     "Claims declared beforehand",
+    "Choices",
     "Learning curves",
     "Pre-training",
     "Calibration",
@@ -148,6 +149,25 @@ def test_report_of_a_pretraining_run(work: Path) -> None:
     html = (work / "lm" / "report.html").read_text(encoding="utf-8")
     assert numbers["bits_per_byte"]["value"] == 1.7
     assert "1.700 bits per byte" in html
+
+
+def test_choices_are_told_with_what_they_were_chosen_from(work: Path) -> None:
+    page.write_experiment_report(work)
+    html = (work / "report.html").read_text(encoding="utf-8")
+    assert "nothing was tuned in this run" in html
+    point = {"lr_peak": 0.003, "epochs": 20.0, "layer_decay": 1.0}
+    ranked = [
+        point | {"validation_accuracy": 0.612, "values": [0.6, 0.624]},
+        point | {"lr_peak": 0.01, "validation_accuracy": 0.6, "values": [0.6, 0.6]},
+    ]
+    tuning = {arm: {"100": ranked} for arm in ("scratch", "transfer")}
+    (work / "tuning.json").write_text(json.dumps(tuning))
+    page.write_experiment_report(work)
+    html = (work / "report.html").read_text(encoding="utf-8")
+    told = html.replace("\N{NO-BREAK SPACE}", " ").replace(
+        "\N{NARROW NO-BREAK SPACE}", " "
+    )
+    assert told.count("best of 2 at n = 100: 61.2 % (next 60.0 %)") == 6  # arm x n
 
 
 def test_adaptation_is_told_of_where_there_was_one(work: Path) -> None:

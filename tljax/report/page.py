@@ -1,8 +1,8 @@
 """report.html: one self-contained file, no script, nothing fetched; and summary.json.
 
 work folder's records -> summary -> sections in the order a doubtful reader asks:
-answer, curve, results, claims, learning curves, calibration, items, contamination,
-cost, how it was run.
+answer, curve, results, claims, choices, learning curves, pre-training, calibration,
+items, contamination, cost, how it was run.
 """
 
 import json
@@ -67,6 +67,7 @@ def build_page(
         sections.efficiency_html(summary, chance=chance),
         sections.results_html(summary),
         sections.claims_html(summary),
+        evidence.choices_html(experiment),
         evidence.learning_html(experiment.runs),
         evidence.pretraining_html(experiment.lm),
         evidence.adaptation_html(experiment.adapted),

@@ -1,6 +1,7 @@
 """Reads what runs have written down; the one place where reports touch the disk.
 
 WORKDIR/config.json, contamination.json, phases.json    the experiment
+WORKDIR/tuning.json                                     its grid, if it tuned
 WORKDIR/lm/                                             the pre-training run
 WORKDIR/adapted/                                        it, gone on on the task's text
 WORKDIR/runs/ARM-nN-sSEED/predictions/test.jsonl, ...   one run per arm, n and seed
@@ -109,6 +110,15 @@ def load_json(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"{path} is not a JSON object; restore it or run again")
     return record
+
+
+def load_tuning(folder: Path) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """{arm: {n: grid points, best first}}; {} where the choices came from the config.
+
+    A point holds what was set and "validation_accuracy", its mean over "values".
+    """
+    path = folder / "tuning.json"
+    return load_json(path) if path.exists() else {}
 
 
 def load_manifest(folder: Path) -> dict[str, Any]:
