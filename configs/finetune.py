@@ -4,7 +4,7 @@
         --config.init.source=runs/lm
 
 preset   starts from (init.source)                     2 cores   expected accuracy
-default  a run of configs/pretrain.py; '' = scratch      1 min   0.64 to 0.67
+default  a run of configs/pretrain.py; '' = scratch      1 min   0.63 to 0.66
 tiny     a run of configs/pretrain.py:tiny, or ''        30 s    0.5 to 0.6
 
 The model must be that of the run it starts from: the sizes here are those of

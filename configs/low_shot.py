@@ -104,7 +104,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
                 "clip_norm": 1.0,
                 "warmup": 0.1,
                 "cooldown": 0.9,
-                "layer_decay": 1.0,
+                "layer_decay": 1.0,  # likewise per arm and size
                 "batch": 16,
             },
             "record": {
@@ -182,6 +182,7 @@ def _full(config: ConfigDict) -> None:
     config.task.validation_items = 0
     config.plan.sizes = (50, 100, 500, 2000, 5530)
     config.plan.seeds = 10
+    config.tuned = ConfigDict()  # chosen here, from the grid below
     config.tuning.rates = (1e-3, 3e-3, 1e-2)
     config.tuning.layer_decays = (0.3, 1.0)
     config.tuning.epochs = {"100": (10.0,), "500": (5.0,), "2000": (2.0,)}

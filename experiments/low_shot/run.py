@@ -12,6 +12,7 @@ import pathlib
 import time
 
 from experiments.low_shot.baseline import run_baseline
+from experiments.low_shot.checks import check_stages, cut_to_data
 from experiments.low_shot.settings import (
     ARMS,
     Choice,
@@ -19,20 +20,19 @@ from experiments.low_shot.settings import (
     adapt_settings,
     finetune_settings,
     nearest,
-    plan_for,
     pretrain_settings,
     tuning_grids,
 )
 from tljax.cli.finetune import Member, finetune
 from tljax.cli.pretrain import pretrain
 from tljax.data.labelled import load_labelled
-from tljax.data.sources import Source, open_source
+from tljax.data.sources import open_source
 from tljax.data.token_store import open_token_store
 from tljax.data.tokenizer import Tokenizer
 from tljax.evaluate.contamination import NGRAM, contaminated
 from tljax.report.page import write_experiment_report
 from tljax.report.records import load_final
-from tljax.settings import InputError, to_dict
+from tljax.settings import to_dict
 from tljax.train.files import read_json, write_json
 from tljax.train.record import open_run
 
@@ -45,9 +45,11 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
     Raises:
       InputError: something given cannot be used; nothing is overwritten.
     """
+    folder = folder.resolve()  # one name, whatever the current directory
     settings = cut_to_data(settings, open_source(settings.task.source))
+    check_stages(settings)
     open_run(folder, to_dict(settings), "low_shot")
-    phases = _Phases(folder / "phases.json")
+    phases = _Phases(folder / "phases.json", stopped=_is_current(folder))
     with phases.time("pretrain"):
         pretrain(pretrain_settings(settings), folder / "lm")
     lm = folder / "lm"
@@ -69,29 +71,6 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
         return read_json(folder / "summary.json")
     with phases.time("report"):
         return write_experiment_report(folder)
-
-
-def cut_to_data(settings: LowShotSettings, source: Source) -> LowShotSettings:
-    """The settings with a plan for the labels that exist; what was cut is said.
-
-    Raises:
-      InputError: no test items, or a plan that cannot be carried out.
-    """
-    existing = len(source.examples("train"))
-    if not len(source.examples("test")):
-        raise InputError(f"{source.uri} has no test items; give more labelled rows")
-    plan = plan_for(settings.plan, existing)
-    if plan.sizes != tuple(sorted(settings.plan.sizes)):
-        print(
-            f"{source.uri} has {existing} training labels: sizes"
-            f" {list(settings.plan.sizes)} are cut to {list(plan.sizes)}"
-        )
-    if existing < 100:
-        print(
-            f"{existing} training labels are few: intervals will be wide, and only"
-            " large differences can be seen"
-        )
-    return dataclasses.replace(settings, plan=plan)
 
 
 def run_folder(folder: pathlib.Path, arm: str, n: int, seed: int) -> pathlib.Path:
@@ -132,44 +111,43 @@ def _finetune(settings, folder, arm, chosen, lm) -> None:
 
 def _tune(settings, folder, lm) -> dict:
     """The best choice for each arm and size by mean validation accuracy."""
-    tuning = settings.tuning
-    grids = tuning_grids(settings)
-    evidence = {}
-    for arm in ARMS:
-        members = {}
-        for n, choice, seed in (
-            (n, choice, seed)
-            for n, grid in grids.items()
-            for choice in grid
-            for seed in range(tuning.seeds)
-        ):
-            point = "-".join(f"{value:g}" for value in dataclasses.astuple(choice))
-            name = f"{arm}-n{n}-{point}-s{seed}"
-            made = finetune_settings(
-                settings,
-                arm=arm,
-                n=n,
-                seed=TUNING_SEED + seed,
-                choice=choice,
-                lm=str(lm),
-                tuning=True,
-            )
-            members[n, choice, seed] = Member(made, folder / "tuning" / name)
-        title = f"tune {arm}"
-        finetune(
-            list(members.values()), populations=folder / "populations", title=title
-        )
-        evidence[arm] = {
-            str(n): _ranked(members, n, grid, tuning.seeds) for n, grid in grids.items()
-        }
-    write_json(folder / "tuning.json", evidence)
+    path = folder / "tuning.json"
+    if not path.exists():
+        write_json(path, {arm: _try_grids(settings, folder, arm, lm) for arm in ARMS})
     return {
         arm: {
             n: Choice(**{f.name: ranked[0][f.name] for f in dataclasses.fields(Choice)})
             for n, ranked in sizes.items()
         }
-        for arm, sizes in evidence.items()
+        for arm, sizes in read_json(path).items()
     }
+
+
+def _try_grids(settings, folder, arm, lm) -> dict[str, list[dict]]:
+    """The grid points of each size, best first, after training an arm with all."""
+    grids, seeds = tuning_grids(settings), settings.tuning.seeds
+    members = {}
+    for n, choice, seed in (
+        (n, choice, seed)
+        for n, grid in grids.items()
+        for choice in grid
+        for seed in range(seeds)
+    ):
+        point = "-".join(f"{value:g}" for value in dataclasses.astuple(choice))
+        name = f"{arm}-n{n}-{point}-s{seed}"
+        made = finetune_settings(
+            settings,
+            arm=arm,
+            n=n,
+            seed=TUNING_SEED + seed,
+            choice=choice,
+            lm=str(lm),
+            tuning=True,
+        )
+        members[n, choice, seed] = Member(made, folder / "tuning" / name)
+    populations = folder / "populations"
+    finetune(list(members.values()), populations=populations, title=f"tune {arm}")
+    return {str(n): _ranked(members, n, grid, seeds) for n, grid in grids.items()}
 
 
 def _ranked(members, n, grid, seeds) -> list[dict]:
@@ -189,11 +167,16 @@ def _ranked(members, n, grid, seeds) -> list[dict]:
 
 
 def _is_current(folder) -> bool:
-    """Whether the report was written after the last record."""
-    report = folder / "report.html"
-    records = [folder / "contamination.json", *folder.glob("runs/*/predictions/*")]
-    return report.exists() and all(
-        path.stat().st_mtime <= report.stat().st_mtime for path in records
+    """Whether summary and report are there, and no record is later."""
+    report = folder / "report.html"  # written after the summary
+    records = [
+        *folder.glob("contamination.json"),
+        *folder.glob("runs/*/predictions/*"),
+    ]
+    return (
+        report.exists()
+        and (folder / "summary.json").exists()
+        and all(path.stat().st_mtime <= report.stat().st_mtime for path in records)
     )
 
 
@@ -240,10 +223,10 @@ def _contamination(settings, folder) -> None:
 
 
 class _Phases:
-    """Seconds of each phase, over all sittings, in phases.json."""
+    """Seconds of each phase, over all sittings until the report, in phases.json."""
 
-    def __init__(self, path: pathlib.Path):
-        self._path = path
+    def __init__(self, path: pathlib.Path, *, stopped: bool):
+        self._path, self._stopped = path, stopped
         self._seconds = read_json(path) if path.exists() else {}
 
     @contextlib.contextmanager
@@ -252,6 +235,7 @@ class _Phases:
         try:
             yield
         finally:
-            seconds = self._seconds.get(name, 0.0) + time.monotonic() - started
-            self._seconds[name] = round(seconds, 2)
-            write_json(self._path, self._seconds)
+            if not self._stopped:
+                seconds = self._seconds.get(name, 0.0) + time.monotonic() - started
+                self._seconds[name] = round(seconds, 2)
+                write_json(self._path, self._seconds)

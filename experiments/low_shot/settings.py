@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tljax.report.statistics import check_plan
 from tljax.settings import (
@@ -21,6 +21,7 @@ from tljax.settings import (
     TaskSettings,
     TokenizerSettings,
     setting,
+    suggestion,
 )
 
 ARMS = ("scratch", "transfer")
@@ -126,33 +127,72 @@ class LowShotSettings:
     plan: PlanSettings
     tuning: TuningSettings
     tuned: Mapping[str, Mapping[str, Choice]] = setting(
-        "tuned.ARM.N: rate and epochs; a size without an entry takes the nearest N's"
+        "tuned.ARM.N: rate and epochs; a size without an entry takes the nearest N's;"
+        " {} = tuned here"
     )
 
     def check(self, where: str) -> None:
-        """Refuses a plan that could not pass, and arms without a choice."""
+        """Refuses a plan that could not pass, and choices lacking or never read."""
+        self._check_tuning(f"{where}.tuning")
+        self._check_tuned(where)
+        for name, value, unset in (
+            ("lr_peak", self.finetune.optim.lr_peak, 0.0),
+            ("layer_decay", self.finetune.optim.layer_decay, 1.0),
+        ):
+            if value != unset:
+                raise InputError(
+                    f"{where}.finetune.optim.{name} is {value}, but every arm and size"
+                    f" has its own; leave it at {unset} and set"
+                    f" {where}.tuned.ARM.N.{name} or {where}.tuning"
+                )
+        check_plan(
+            self.plan.seeds, self.plan.claims or self.plan.sizes, self.plan.alpha
+        )
+
+    def _check_tuning(self, where: str) -> None:
         tuning = self.tuning
         if tuning.rates and not (tuning.epochs and tuning.layer_decays):
             raise InputError(
-                f"{where}.tuning.rates is given; give epochs and layer_decays too: the"
-                " grid is their product"
+                f"{where}.rates is given; give epochs and layer_decays too: the grid"
+                " is their product"
             )
-        for choices in (tuning.epochs, *self.tuned.values()):
-            for n in choices:
-                if not (n.isdecimal() and int(n) >= 2):
-                    raise InputError(
-                        f"{where}: {n!r} under tuning.epochs or tuned is no number of"
-                        " labels; it must be at least 2"
-                    )
+        _check_sizes(tuning.epochs, f"{where}.epochs")
+        for n, epochs in tuning.epochs.items():
+            if not epochs:
+                raise InputError(
+                    f"{where}.epochs.{n} is empty; give numbers of epochs, or leave"
+                    f" {n} out"
+                )
+
+    def _check_tuned(self, where: str) -> None:
+        for arm, choices in self.tuned.items():
+            if arm not in ARMS:
+                raise InputError(
+                    f"{where}.tuned.{arm} is no arm{suggestion(arm, ARMS)}; allowed:"
+                    f" {', '.join(ARMS)}"
+                )
+            _check_sizes(choices, f"{where}.tuned.{arm}")
+        if self.tuning.rates and any(self.tuned.values()):
+            raise InputError(
+                f"{where}.tuned and {where}.tuning.rates are both given, but the grid"
+                f" decides alone; set {where}.tuned={{}} or {where}.tuning.rates=()"
+            )
         for arm in ARMS:
             if not self.tuned.get(arm) and not self.tuning.rates:
                 raise InputError(
                     f"{where}.tuned.{arm} is empty and {where}.tuning.rates too; give"
                     " a choice or a grid"
                 )
-        check_plan(
-            self.plan.seeds, self.plan.claims or self.plan.sizes, self.plan.alpha
-        )
+
+
+def _check_sizes(sizes: Iterable[str], where: str) -> None:
+    """Refuses keys that are no number of labels, or one written in a second way."""
+    for n in sizes:
+        if not (n.isdecimal() and int(n) >= 2 and str(int(n)) == n):
+            raise InputError(
+                f"{where}: {n!r} is no number of labels; it must be a whole number of"
+                " at least 2, written without zeros in front"
+            )
 
 
 def nearest(choices: Mapping[str, Choice], n: int) -> Choice:

@@ -124,7 +124,9 @@ def result(folder: pathlib.Path) -> dict:
 
 def test_a_killed_job_ends_as_if_it_had_never_been(tmp_path, start):
     whole = start(tmp_path / "whole")  # meanwhile, on the other core:
-    broken, draw = tmp_path / "broken", random.Random()
+    seed = random.randrange(2**32)
+    print(f"delays drawn from seed {seed}")  # shown if the test fails
+    broken, draw = tmp_path / "broken", random.Random(seed)
     for name, has_come, most in MOMENTS:
         job = start(broken)
         while not has_come(broken) and job.poll() is None:

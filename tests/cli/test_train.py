@@ -42,6 +42,61 @@ def test_pretraining_goes_on_from_another_runs_parameters(
         assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
 
 
+def test_what_was_copied_stands_in_the_manifest(labelled_run, language_run):
+    told = json.loads((labelled_run / "manifest.json").read_text())["init"]
+    leaves = len(jax.tree.leaves(load_params(language_run / "params")))
+    assert told == {
+        "source": str(language_run),
+        "copied": leaves,
+        "fresh": ["head/bias", "head/kernel"],
+        "left": [],
+    }
+    assert json.loads((language_run / "manifest.json").read_text())["init"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("vocab_size=299", "vocab_size is 299, but the tokenizer of"),
+        ("normalization=lower", "normalization is 'lower', but the tokenizer of"),
+    ],
+)
+def test_a_tokenizer_that_is_taken_must_be_the_one_described(
+    language_run, finetune_arguments, tmp_path, refused, change, said
+):
+    start = f"--config.init.source={language_run}"
+    arguments = [*finetune_arguments, start, f"--config.tokenizer.{change}"]
+    assert said in refused("train", *arguments, f"--workdir={tmp_path / 'run'}")
+
+
+def test_another_tokenizer_than_the_first_weights_is_refused(
+    language_run, finetune_arguments, tmp_path, refused, copy_of
+):
+    other = copy_of(language_run)
+    told = json.loads((other / "tokenizer.json").read_text())
+    told["model"]["merges"].pop()
+    (other / "tokenizer.json").write_text(json.dumps(told))
+    sources = [f"--config.init.source={language_run}"]
+    sources += [f"--config.tokenizer.source={other}"]
+    folder = tmp_path / "run"
+    line = refused("train", *finetune_arguments, *sources, f"--workdir={folder}")
+    assert "has another tokenizer than config.init.source" in line
+
+
+def test_data_that_changed_since_a_run_began_is_refused(
+    pretrain_arguments, reviews, tmp_path, refused
+):
+    own = tmp_path / "own.csv"
+    own.write_text(reviews.read_text())
+    source = f"--config.corpus.source=csv:{own}?text=review"
+    arguments = ["train", *pretrain_arguments, source, f"--workdir={tmp_path / 'run'}"]
+    assert main(arguments) == 0
+    (tmp_path / "run" / "metrics.jsonl").unlink()  # as if killed before its end
+    own.write_text(reviews.read_text().replace("lovely", "lively"))
+    line = refused(*arguments)
+    assert "began with other data" in line and "train is" in line
+
+
 def test_going_on_from_another_architecture_names_the_keys(
     language_run, pretrain_arguments, tmp_path, refused
 ):
@@ -94,9 +149,10 @@ def test_another_config_in_the_folder_names_the_keys_and_keeps_the_run(
         (["--config.model.heads=3"], "width=16 is not divisible by config.model.heads"),
         (
             ["--config.mesh.data=3", "--config.optim.batch=4"],
-            "config.optim.batch=4 is not divisible by config.mesh.data x",
+            "optim.batch=4 is not divisible by mesh.data x",
         ),
         (["--config.mesh.data=16", "--config.optim.batch=16"], "there are 8"),
+        (["--config.mesh.run=2"], "mesh.run=2: pre-training is one run"),
         (["--config.corpus.source=text:nowhere"], "nowhere does not exist"),
         (["--config.corpus.source=pkg:imdb_review"], "did you mean 'imdb_reviews'?"),
         (["--config.tokenizer.source=nowhere"], "nowhere is not a folder"),

@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from tljax.data.corpus import TokenStore, scoring_windows, training_iterator
+from tljax.data.corpus import scoring_windows, training_iterator
+from tljax.data.token_store import TokenStore
 from tljax.data.tokenizer import END_ID
 
 

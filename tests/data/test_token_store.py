@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import resource
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_layout_is_the_drawn_one(tokenizer):
 def test_byte_counts_equal_those_of_the_texts(tokenizer):
     store = tokenize_documents(FakeSource(TEXTS), "train", tokenizer)
     counts = store.byte_counts(tokenizer)
-    assert counts.tolist() == tokenizer.byte_counts(TEXTS).tolist()
+    assert counts.tolist() == [len(text.lower().encode()) for text in TEXTS]
 
 
 def test_second_opening_reads_the_cache(tokenizer, tmp_path, monkeypatch):
@@ -91,10 +92,39 @@ def test_an_interrupted_write_leaves_nothing_behind(tokenizer, tmp_path, monkeyp
     def fail(path, array):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(np, "save", fail)
+    monkeypatch.setattr(token_store_lib, "_save_array", fail)
     with pytest.raises(KeyboardInterrupt):
         open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path)
     assert not list((tmp_path / "tokens").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_told_in_one_line(tokenizer, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = "^cannot write .*/file/tokens/.*: Not a directory; .* set TLJAX_CACHE.*$"
+    with pytest.raises(InputError, match=said):
+        open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path / "file")
+
+
+def test_a_disk_that_fills_up_at_the_very_end_is_noticed(tokenizer, tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, before[1]))  # a header has 128
+    try:
+        with pytest.raises(InputError, match="File too large; make room"):
+            open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "tokens").iterdir())
+
+
+def test_a_process_that_was_faster_is_no_error(tokenizer, tmp_path):
+    given = {"split": "train", "tokenizer": tokenizer, "cache": tmp_path}
+
+    def overtake(done, total):
+        open_token_store(FakeSource(TEXTS), **given)
+
+    store = open_token_store(FakeSource(TEXTS), **given, progress=overtake)
+    assert len(store) == len(TEXTS)
+    assert len(list((tmp_path / "tokens").iterdir())) == 1
 
 
 def test_a_split_without_documents_is_refused(tokenizer, tmp_path):

@@ -74,10 +74,11 @@ def test_long_runs_of_spaces_cost_linear_time():
     assert trained.normalize("a" + " " * 100_000 + ", b") == "a, b"
 
 
-def test_byte_counts_are_those_of_the_decoded_text(trained):
-    expected = [len(trained.normalize(text).encode()) for text in TEXTS]
-    assert trained.byte_counts(TEXTS).tolist() == expected
-    assert trained.byte_counts([""]).tolist() == [0]
+def test_token_bytes_are_those_of_the_decoded_text(trained):
+    for text, ids in zip(TEXTS, trained.encode(TEXTS), strict=True):
+        expected = len(trained.normalize(text).encode())
+        assert trained.token_bytes_V[ids].sum() == expected
+    assert trained.token_bytes_V[[PAD_ID, END_ID]].tolist() == [0, 0]
 
 
 def test_special_tokens_cannot_be_forged_by_text(trained):
@@ -115,6 +116,17 @@ def test_a_saved_file_is_replaced_as_a_whole(trained, tmp_path):
         trained.save(path)
         assert reader.read() == "the old one"
     assert [one.name for one in tmp_path.iterdir()] == ["tokenizer.json"]
+
+
+def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    said = "file/tokenizer.json: Not a directory; make room or give another folder$"
+    with pytest.raises(InputError, match=said):
+        trained.save(tmp_path / "file" / "tokenizer.json")
+    (tmp_path / "tokenizer.json").mkdir()  # the new file is whole, but finds no place
+    with pytest.raises(InputError, match="tokenizer.json: Is a directory;"):
+        trained.save(tmp_path / "tokenizer.json")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "tokenizer.json"]
 
 
 def test_sample_takes_the_same_documents_in_any_order():

@@ -66,7 +66,7 @@ def test_a_validation_record_by_hand():
     nats = -np.log([0.5, 0.8, 0.9, 1e-12])  # a certain error is not infinite
     assert record == {
         "loss_nats": pytest.approx(nats.mean()),
-        "loss_se": pytest.approx(nats.std(ddof=1) / 2),
+        "loss_se": pytest.approx(nats.std() / 2),
         "accuracy": 0.5,
         "n": 4,
     }

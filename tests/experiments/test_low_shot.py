@@ -1,6 +1,7 @@
 """The plan of the main experiment: what it compares, cuts and refuses."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -16,34 +17,26 @@ from experiments.low_shot.settings import (
     pretrain_settings,
     tuning_grids,
 )
-from tljax.cli.config import load_config
-from tljax.data.labelled import LabelledSet
+from tljax.data.labelled import LabelledSet, nested_subset
 from tljax.report.records import load_predictions
 from tljax.settings import InputError, from_config, to_dict
 
 PRESETS = ("quick", "smoke", "full")
-
-
-def settings_of(preset, **overrides):
-    overrides = {key.replace("__", "."): value for key, value in overrides.items()}
-    config = load_config(
-        f"configs/low_shot.py:{preset}", overrides, kinds=LowShotSettings
-    )
-    return from_config(LowShotSettings, config)
+CHOICE = {"lr_peak": 0.1, "epochs": 1.0, "layer_decay": 1.0}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_settings_survive_the_way_through_config_json(preset):
+def test_settings_survive_the_way_through_config_json(settings_of, preset):
     settings = settings_of(preset)
     assert from_config(LowShotSettings, to_dict(settings)) == settings
 
 
-def test_unknown_preset_is_refused_with_the_nearest():
+def test_unknown_preset_is_refused_with_the_nearest(settings_of):
     with pytest.raises(InputError, match="did you mean 'quick'"):
         settings_of("quik")
 
 
-def test_arms_differ_in_first_weights_and_choice_alone():
+def test_arms_differ_in_first_weights_and_choice_alone(settings_of):
     settings = settings_of("quick")
     made = {
         arm: to_dict(
@@ -65,7 +58,7 @@ def test_arms_differ_in_first_weights_and_choice_alone():
     assert made["scratch"] == made["transfer"]
 
 
-def test_tuning_never_scores_the_test_split():
+def test_tuning_never_scores_the_test_split(settings_of):
     settings = settings_of("quick")
     common = {
         "arm": "scratch",
@@ -79,7 +72,7 @@ def test_tuning_never_scores_the_test_split():
     assert (tuned.task.score_test, counted.task.score_test) == (False, True)
 
 
-def test_pretraining_takes_the_experiments_model_and_text():
+def test_pretraining_takes_the_experiments_model_and_text(settings_of):
     settings = settings_of("quick")
     made = pretrain_settings(settings)
     assert made.model == settings.model
@@ -87,7 +80,9 @@ def test_pretraining_takes_the_experiments_model_and_text():
     assert made.steps == settings.pretrain.steps
 
 
-def test_adaptation_goes_on_from_the_language_model_on_the_tasks_training_text():
+def test_adaptation_goes_on_from_the_language_model_on_the_tasks_training_text(
+    settings_of,
+):
     settings = settings_of("quick", adapt__epochs="2.5")
     made = adapt_settings(settings, lm="lm", tokens=100_000)
     assert made.init.source == made.tokenizer.source == "lm"
@@ -103,7 +98,9 @@ def test_nearest_size_is_nearest_on_a_log_scale():
     assert nearest(choices, 200).lr_peak == 2.0  # 200 / 50 = 4, 500 / 200 = 2.5
 
 
-def test_every_size_has_its_own_grid_and_few_labels_cut_it_to_the_smallest_that_fits():
+def test_every_size_has_its_own_grid_and_few_labels_cut_it_to_the_smallest_that_fits(
+    settings_of,
+):
     settings = settings_of("full")
     grids = tuning_grids(settings)
     assert {n: len(grid) for n, grid in grids.items()} == {100: 6, 500: 6, 2000: 6}
@@ -113,32 +110,64 @@ def test_every_size_has_its_own_grid_and_few_labels_cut_it_to_the_smallest_that_
     assert {n: grid[0].epochs for n, grid in few.items()} == {100: 10.0, 300: 5.0}
 
 
-def test_a_size_that_is_no_number_is_refused():
-    with pytest.raises(InputError, match="'many' under tuning.epochs or tuned"):
-        settings_of("full", tuning__epochs='{"many": [5.0]}')
+@pytest.mark.parametrize(
+    ("preset", "key", "value", "said"),
+    [
+        ("full", "tuning.epochs", {"many": [5.0]}, "tuning.epochs: 'many' is no"),
+        ("full", "tuning.epochs", {"0100": [5.0]}, "tuning.epochs: '0100' is no"),
+        ("full", "tuning.epochs", {"100": []}, "tuning.epochs.100 is empty"),
+        ("quick", "tuned.scratch", {"0100": CHOICE}, "tuned.scratch: '0100' is no"),
+        ("quick", "tuned.scratch", {"1": CHOICE}, "tuned.scratch: '1' is no number"),
+        ("quick", "tuned", {"transfr": {}}, "transfr is no arm; did you mean 'transf"),
+        ("full", "tuned", {"scratch": {"50": CHOICE}}, "both given, but the grid"),
+        ("quick", "tuned.scratch", {}, "tuned.scratch is empty and config.tuning"),
+    ],
+)
+def test_choices_that_nothing_could_read_are_refused(
+    settings_of, preset, key, value, said
+):
+    with pytest.raises(InputError, match=said):
+        settings_of(preset, **{key: json.dumps(value)})
 
 
-def test_plan_is_cut_to_what_exists_with_one_claim_a_size():
+@pytest.mark.parametrize(("name", "value"), [("lr_peak", "0.1"), ("layer_decay", ".5")])
+def test_a_rate_for_every_arm_at_once_is_refused(settings_of, name, value):
+    with pytest.raises(InputError, match=rf"set config\.tuned\.ARM\.N\.{name}"):
+        settings_of("quick", **{f"finetune__optim__{name}": value})
+
+
+def test_plan_is_cut_to_what_exists_with_one_claim_a_size(settings_of):
     plan = plan_for(settings_of("quick").plan, existing=300)
     assert plan.sizes == (50, 100, 300)
     assert [claim.n for claim in plan.claims] == [50, 100, 300]
     assert plan_for(plan, existing=300) == plan  # what config.json brings back
 
 
-def test_claim_about_a_size_that_was_cut_away_is_refused():
+def test_claim_about_a_size_that_was_cut_away_is_refused(settings_of):
     plan = plan_for(settings_of("quick").plan, existing=5000)
     with pytest.raises(InputError, match="n = 500; the sizes are 50, 100, 300"):
         plan_for(plan, existing=300)
 
 
-def test_plan_that_cannot_pass_names_the_seeds_needed():
+def test_plan_that_cannot_pass_names_the_seeds_needed(settings_of):
     with pytest.raises(InputError, match="seeds to 7"):
         settings_of("quick", plan__seeds="6")
 
 
-def test_grid_without_epochs_is_refused():
+def test_grid_without_epochs_is_refused(settings_of):
     with pytest.raises(InputError, match="give epochs and layer_decays"):
         settings_of("quick", tuning__rates="1e-3")
+
+
+def labelled(rows, classes):
+    ids, texts, labels = zip(*rows, strict=True)
+    return LabelledSet(
+        ids=ids,
+        tokens=(),
+        labels=np.array([classes.index(one) for one in labels], np.int32),
+        classes=classes,
+        texts=texts,
+    )
 
 
 def test_baseline_learns_a_word_that_tells_and_is_not_run_twice(tmp_path):
@@ -148,20 +177,7 @@ def test_baseline_learns_a_word_that_tells_and_is_not_run_twice(tmp_path):
         for split in "ab"
         for i, label in enumerate(["negative", "positive"] * 10)
     ]
-
-    def labelled(part):
-        ids, texts, labels = zip(*part, strict=True)
-
-        classes = ("negative", "positive")
-        return LabelledSet(
-            ids=ids,
-            tokens=(),
-            labels=np.array([classes.index(one) for one in labels], np.int32),
-            classes=classes,
-            texts=texts,
-        )
-
-    train, test = labelled(rows[:20]), labelled(rows[20:])
+    train, test = (labelled(part, tuple(words)) for part in (rows[:20], rows[20:]))
     folder = tmp_path / "tfidf-n8-s0"
     run_baseline(train, test, n=8, seed=0, folder=folder)
     assert load_predictions(folder, "test").correct_I.mean() == 1.0
@@ -169,3 +185,16 @@ def test_baseline_learns_a_word_that_tells_and_is_not_run_twice(tmp_path):
     path.write_text("kept")
     run_baseline(train, test, n=8, seed=0, folder=folder)
     assert path.read_text() == "kept"
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_baseline_gives_classes_that_its_subset_lacks_no_probability(tmp_path, n):
+    classes = ("bad", "fair", "good")
+    rows = [(f"{i}", f"a {classes[i % 3]} film {i}", classes[i % 3]) for i in range(9)]
+    data = labelled(rows, classes)
+    run_baseline(data, data, n=n, seed=0, folder=tmp_path)
+    chosen = np.unique(data.labels[nested_subset(data.labels, n, 0, classes)])
+    found = load_predictions(tmp_path, "test").probabilities_IC
+    assert found.shape == (9, 3)
+    assert np.flatnonzero(found.sum(0)).tolist() == chosen.tolist()
+    np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)  # written with 6 digits

@@ -47,21 +47,17 @@ def test_two_perfect_classes_give_one_without_error():
     assert (found.value, found.standard_error) == (1.0, 0.0)
 
 
-def test_likelihood_and_brier_by_hand():
+def test_likelihood_by_hand():
     labels_I = np.array([0, 1])
     probabilities_IC = np.array([[0.5, 0.5], [0.75, 0.25]])
     found = classification.negative_log_likelihood(labels_I, probabilities_IC)
     assert found.value == pytest.approx((np.log(2) + np.log(4)) / 2)
     assert found.standard_error == pytest.approx(np.log(2) / 2 / np.sqrt(2))
-    found = classification.brier_score(labels_I, probabilities_IC)
-    assert found.value == pytest.approx((0.5 + 2 * 0.75**2) / 2)
 
 
 def test_certain_answers_are_perfect_or_worst():
     labels_I = np.array([0, 1, 2])
     right_IC, wrong_IC = one_hot(labels_I, 3), one_hot((labels_I + 1) % 3, 3)
-    assert classification.brier_score(labels_I, right_IC).value == 0
-    assert classification.brier_score(labels_I, wrong_IC).value == 2
     assert classification.negative_log_likelihood(labels_I, right_IC).value == 0
     worst = classification.negative_log_likelihood(labels_I, wrong_IC).value
     assert worst == pytest.approx(-np.log(1e-12))
@@ -111,12 +107,11 @@ def test_a_calibrated_model_has_a_small_calibration_error():
         lambda y_I, p_IC: classification.accuracy(y_I, p_IC.argmax(1)),
         lambda y_I, p_IC: classification.macro_f1(y_I, p_IC.argmax(1)),
         classification.negative_log_likelihood,
-        classification.brier_score,
         lambda y_I, p_IC: classification.expected_calibration_error(
             y_I, 0.5 * p_IC + 0.5 * one_hot(np.zeros(len(y_I), int), 2)
         ),
     ],
-    ids=["accuracy", "macro_f1", "likelihood", "brier", "calibration"],
+    ids=["accuracy", "macro_f1", "likelihood", "calibration"],
 )
 def test_standard_error_is_the_spread_over_fresh_samples(metric):
     rng = np.random.default_rng(2)
@@ -134,8 +129,8 @@ def test_refuses_what_is_not_there():
     with pytest.raises(ValueError, match="one length"):
         classification.accuracy(LABELS_I, PREDICTIONS_I[:-1])
     with pytest.raises(ValueError, match="sum to 1"):
-        classification.brier_score(np.array([0]), np.array([[0.7, 0.7]]))
+        classification.negative_log_likelihood(np.array([0]), np.array([[0.7, 0.7]]))
     with pytest.raises(ValueError, match="0 to 1"):
-        classification.brier_score(np.array([2]), np.array([[0.5, 0.5]]))
+        classification.negative_log_likelihood(np.array([2]), np.array([[0.5, 0.5]]))
     with pytest.raises(ValueError, match="bins"):
         classification.reliability_bins(np.array([0]), np.array([[1.0, 0.0]]), bins=0)

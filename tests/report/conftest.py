@@ -31,12 +31,22 @@ def write_lines(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def data_facts(train: str, validation: str, test: str, *, file: str) -> dict:
+    return {
+        "train": train * 32,
+        "validation": validation * 32,
+        "test": test * 32,
+        "licence": "package MIT; texts: <none> stated",
+        "sha256": file * 32,
+    }
+
+
 def manifest(seed: int, *, flops: float, tokens: int, seconds: float) -> dict:
     return {
         "versions": {"python": "3.13.1", "jax": "0.12.0", "tljax": "0.1.0"},
-        "data": {"pkg:rotten_tomatoes": {"train": "a1" * 32, "test": "b2" * 32}},
-        "config_sha256": "c3" * 32,
-        "code_sha256": "d4" * 32,
+        "data": {"pkg:rotten_tomatoes": data_facts("a1", "b2", "c3", file="d4")},
+        "config_sha256": "e5" * 32,
+        "code_sha256": "f6" * 32,
         "devices": [{"platform": "cpu", "kind": "cpu"}],
         "dtype": "bfloat16",
         "parameters": 2_600_000,
@@ -62,7 +72,6 @@ def training_metrics(arm: str, n: int, seed: int, rng: np.random.Generator) -> l
                 "split": "train",
                 "loss_nats": max(float(train), 0.01),
                 "accuracy": float(accuracy),
-                "tokens": step * 900,
             }
         )
         if step % 8 == 0:
@@ -76,7 +85,7 @@ def training_metrics(arm: str, n: int, seed: int, rng: np.random.Generator) -> l
                     "accuracy": float(0.5 + 0.4 * skill * (1 - np.exp(-4 * share))),
                 }
             )
-    records.append({"final": True, "step": steps, "params_sha256": "e5" * 32})
+    records.append({"final": True, "step": steps, "params_sha256": "1a" * 32})
     return records
 
 
@@ -107,27 +116,19 @@ def write_pretraining(folder: Path, rng: np.random.Generator) -> None:
     records = []
     for step in range(0, 401, 10):
         loss = 8.3 * np.exp(-step / 40) + 3.6 + 0.9 * np.exp(-step / 200)
-        tokens = step * 8192
         noise = float(rng.normal(0, 0.04))
-        records.append(
-            {
-                "step": step,
-                "split": "train",
-                "loss_nats": loss + noise,
-                "tokens": tokens,
-            }
-        )
+        records.append({"step": step, "split": "train", "loss_nats": loss + noise})
         if step % 100 == 0:
             record = {"step": step, "split": "validation", "loss_nats": loss + 0.1}
-            records.append(record | {"tokens": tokens})
-    final = {"final": True, "step": 400, "params_sha256": "f6" * 32}
+            records.append(record)
+    final = {"final": True, "step": 400, "params_sha256": "2b" * 32}
     bits = {"value": 1.7, "se": 0.01, "documents": 200, "bytes": 260_000}
     records.append(final | {"bits_per_byte": bits})
     write_lines(folder / "metrics.jsonl", records)
     config = {"kind": "pretrain", "seed": 0, "steps": 400, "optim": {"lr_peak": 0.003}}
     write_json(folder / "config.json", config)
     of_text = manifest(0, flops=4.1e13, tokens=3_276_800, seconds=301.0)
-    of_text["data"] = {"pkg:imdb_reviews": {"train": "09" * 32, "test": "87" * 32}}
+    of_text["data"] = {"pkg:imdb_reviews": data_facts("09", "87", "65", file="d4")}
     write_json(folder / "manifest.json", of_text)
 
 

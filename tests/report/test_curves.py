@@ -49,20 +49,17 @@ def test_learning_curves_pass_over_baselines_and_count_epochs(
     assert 17.0 < band.x[-1] <= 20.0  # the configs say 20 epochs
 
 
-def test_pretraining_curves_are_against_tokens_where_logged() -> None:
+def test_pretraining_curves_are_of_the_splits_that_were_logged() -> None:
     metrics = [
-        {"step": 1, "split": "train", "loss_nats": 3.0, "tokens": 512},
-        {"step": 2, "split": "train", "loss_nats": 2.0, "tokens": 1024},
+        {"step": 1, "split": "train", "loss_nats": 3.0},
+        {"step": 2, "split": "train", "loss_nats": 2.0},
         {"step": 2, "split": "validation", "loss_nats": 2.5},
     ]
-    bands, unit = curves.pretraining_curves(metrics)
-    assert unit == "tokens"
-    assert bands["train"].x.tolist() == [512.0, 1024.0]
-    assert bands["validation"].x.tolist() == [1024.0]
-    without = [{k: v for k, v in row.items() if k != "tokens"} for row in metrics]
-    bands, unit = curves.pretraining_curves(without)
-    assert unit == "steps"
+    bands = curves.pretraining_curves(metrics)
     assert bands["train"].x.tolist() == [1, 2]
+    assert bands["train"].mean.tolist() == [3.0, 2.0]
+    assert bands["validation"].x.tolist() == [2]
+    assert set(curves.pretraining_curves(metrics[:2])) == {"train"}
 
 
 def test_reliability_by_hand() -> None:

@@ -112,7 +112,7 @@ def test_pretraining_leaves_out_step_zero_of_its_log_axis() -> None:
     def drawn(first: int) -> str:
         x, y = np.array([0.0, 10.0, 100.0])[first:], X[first:]
         band = Band(x=x, mean=y, low=y, high=y, runs=1)
-        return figures.pretraining_svg({"train": band}, unit="tokens")
+        return figures.pretraining_svg({"train": band})
 
     assert drawn(0) == drawn(1)  # not a line from the far left
 

@@ -1,5 +1,6 @@
 """report.html: complete, in order, escaped, self-contained, replaced whole."""
 
+import errno
 import json
 import os
 import re
@@ -117,20 +118,24 @@ def test_a_missing_run_is_an_error_that_overwrites_nothing(work: Path) -> None:
     assert (work / "report.html").read_text() == "old"
 
 
-def test_write_text_replaces_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_that_takes_no_more_is_told_in_one_line_and_the_old_report_stays(
+    work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "report.html"
-    page.write_text(path, "old")
+    (work / "summary.json").write_text("old")
+    (work / "lm" / "report.html").write_text("old")
+    before = sorted(work.rglob("*"))
 
     def fail(*_: object) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        page.write_text(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(InputError, match=r"work/summary.json: No space left.*$"):
+        page.write_experiment_report(work)
+    with pytest.raises(InputError, match=r"lm/report.html: No space left.*$"):
+        run_page.write_run_report(work / "lm")
+    assert (work / "summary.json").read_text() == "old"
+    assert (work / "lm" / "report.html").read_text() == "old"
+    assert sorted(work.rglob("*")) == before
 
 
 def test_report_of_a_fine_tuning_run(work: Path) -> None:
@@ -145,7 +150,7 @@ def test_report_of_a_fine_tuning_run(work: Path) -> None:
 
 
 def test_report_of_a_pretraining_run(work: Path) -> None:
-    numbers = run_page.write_report(work / "lm")  # knows a run by its config's kind
+    numbers = run_page.write_run_report(work / "lm")
     html = (work / "lm" / "report.html").read_text(encoding="utf-8")
     assert numbers["bits_per_byte"]["value"] == 1.7
     assert "1.700 bits per byte" in html

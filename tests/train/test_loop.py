@@ -242,7 +242,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tmp_path, name):
             InputError, match="loss of m0 or its gradient is not finite by step 4"
         ) as e:
             Sitting(tmp_path, **job).run()
-        assert "checkpoint of step 3 is kept" in str(e.value)
+        assert "the last checkpoint is kept" in str(e.value)
         assert "\n" not in str(e.value)
         checkpoints = checkpoint.Checkpoints(tmp_path / "checkpoints", kept=1)
         assert checkpoints.steps() == [3]

@@ -161,8 +161,8 @@ def test_a_mesh_has_all_axes_and_no_more_devices_than_there_are():
 @pytest.mark.parametrize(
     ("axes", "said"),
     [
-        ({"fsdp": 3}, "config.model.width=16 is not divisible by config.mesh.fsdp=3"),
-        ({"tensor": 16}, r"mlp_width=24 is not divisible by config.mesh.tensor=16"),
+        ({"fsdp": 3}, "model.width=16 is not divisible by mesh.fsdp=3"),
+        ({"tensor": 16}, r"mlp_width=24 is not divisible by mesh.tensor=16"),
         ({"tensor": 8, "vocab": 44}, "vocab_size=44 is not divisible by .*tensor=8"),
     ],
 )
@@ -174,13 +174,13 @@ def test_sizes_that_do_not_divide_over_the_mesh(model_settings, axes, said):
 
 
 def test_batches_that_do_not_divide_over_the_mesh(settings):
-    sharding.check_batch(8, mesh(data=2, fsdp=4), "config.optim.batch")
+    sharding.check_batch(8, mesh(data=2, fsdp=4), "optim.batch")
     with pytest.raises(
         InputError, match="batch=12 is not divisible .* = 8; take a mul"
     ):
-        sharding.check_batch(12, mesh(data=2, fsdp=4), "config.optim.batch")
+        sharding.check_batch(12, mesh(data=2, fsdp=4), "optim.batch")
     wrong = dataclasses.replace(settings, mesh=mesh(data=3))
-    with pytest.raises(InputError, match=r"config\.optim\.batch=8 is not divisible"):
+    with pytest.raises(InputError, match=r"optim\.batch=8 is not divisible"):
         pretrain.check(wrong)
     # rows of a scoring batch are ours to choose: they divide whatever the length
     for length in (16, 24, 5000):

@@ -1,4 +1,4 @@
-"""One step: means over the batch's own weight, randomness from (key, step) alone."""
+"""One step: means over the batch's own weight, randomness from (seed, step) alone."""
 
 import dataclasses
 

@@ -63,7 +63,7 @@ class Crew:
         self.rows = batches.choose_rows(
             self.train.lengths, batch=first.optim.batch, row_length=self.row_length
         )
-        self.base = None
+        self.base, self.ledger = None, None
         if first.init.source:
             self.base = parts.load_source_params(first.init.source, first.model)
         self.scorer = classification.Scorer(
@@ -108,8 +108,15 @@ class Crew:
         params = self._init(jax.random.key(settings.seed))
         if self.base is None:
             return params
-        left = [] if settings.model.tied else ["output/.*"]
-        return transplant(self.base, params, fresh=["head/.*"], left=left)[0]
+        left = ["output/.*"] if "output" in self.base else []
+        params, self.ledger = transplant(
+            self.base, params, fresh=["head/.*"], left=left
+        )
+        return params
+
+    def tokens(self, one: Member) -> int:
+        """Tokens that a member's training computes, padding included."""
+        return self.plans[one.folder].segments_TBL.size
 
     def padded_plan(self, plan: batches.PackedPlan) -> dict[str, np.ndarray]:
         """The plan's arrays, all members' as long as the longest's."""

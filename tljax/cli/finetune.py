@@ -6,9 +6,11 @@ Members share everything but MEMBER_KEYS (seed, n, epochs, rates ...); `train` i
 population of one.
 """
 
+import itertools
 import json
 import pathlib
 import shutil
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -25,7 +27,7 @@ from tljax.train import loop, optimizer, population, step
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.files import sha256_of, write_json, write_text
 from tljax.train.progress import Progress
-from tljax.train.record import RunRecord, manifest_facts, open_run
+from tljax.train.record import RunRecord, keep_data, manifest_facts, open_run
 
 
 def finetune(
@@ -44,26 +46,32 @@ def finetune(
     for one in members:
         check(one.settings)
     _check_shared(members)
-    open_members = [
-        one
+    ended = {
+        one.folder: open_run(one.folder, to_dict(one.settings), "finetune")
         for one in members
-        if not open_run(one.folder, to_dict(one.settings), "finetune")
-    ]
-    if not open_members:
-        return
+    }
     parts.prepare_devices()
-    # sizes are those of all members, whoever has ended: nothing depends on when
-    crew = Crew(members)
     mode = population.choose_mode()
-    size = 1 if mode == "turn" else len(open_members)
-    total = sum(crew.plans[one.folder].steps for one in members)
-    done = total - sum(crew.plans[one.folder].steps for one in open_members)
-    with Progress(title, total) as progress:
-        for start in range(0, len(open_members), size):
-            group = open_members[start : start + size]
-            bar = _Shifted(progress, done)
-            _train_group(crew, group, mode, populations, bar)
+    # a group stays whole while one of it is open: nothing depends on when
+    groups = list(itertools.batched(members, 1 if mode == "turn" else len(members)))
+    is_open = [not all(ended[one.folder] for one in group) for group in groups]
+    for group, going_on in zip(groups, is_open, strict=True):
+        if not going_on:  # killed before it could tidy up
+            _forget(populations, group)
+    if not any(is_open):
+        return
+    crew = Crew(members)
+    for one in members:
+        keep_data(one.folder, crew.data)
+    plans = [crew.plans[one.folder] for one in members]
+    done = done_tokens = 0
+    with Progress(title, sum(plan.steps for plan in plans)) as progress:
+        for group, going_on in zip(groups, is_open, strict=True):
+            if going_on:
+                bar = _Shifted(progress, done, done_tokens)
+                _train_group(crew, group, mode, populations, bar)
             done += sum(crew.plans[one.folder].steps for one in group)
+            done_tokens += sum(crew.tokens(one) for one in group)
 
 
 def check(settings: FinetuneSettings) -> None:
@@ -102,19 +110,26 @@ def _shared(settings: FinetuneSettings) -> dict:
     return config
 
 
-def identity(group: list[Member]) -> str:
+def identity(group: Sequence[Member]) -> str:
     """Names a group's checkpoints: runs of one name but another config share none."""
     return sha256_of([[one.folder.name, to_dict(one.settings)] for one in group])[:16]
+
+
+def _forget(populations: pathlib.Path, group: Sequence[Member]) -> None:
+    """Removes a group's checkpoints; others' stay."""
+    shutil.rmtree(populations / identity(group), ignore_errors=True)
+    if populations.exists() and not any(populations.iterdir()):
+        populations.rmdir()
 
 
 class _Shifted:
     """A progress bar that other members have already moved."""
 
-    def __init__(self, progress: Progress, done: int):
-        self.progress, self.done = progress, done
+    def __init__(self, progress: Progress, done: int, tokens: int):
+        self.progress, self.done, self.tokens = progress, done, tokens
 
     def update(self, step: int, *, loss: float | None, tokens: float) -> None:
-        self.progress.update(self.done + step, loss=loss)
+        self.progress.update(self.done + step, loss=loss, tokens=self.tokens + tokens)
 
 
 def _train_group(crew, group, mode, populations, progress) -> None:
@@ -149,7 +164,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
             for i in range(len(group))
         ]
 
-    tokens = [plan.segments_TBL.size for plan in plans]
+    tokens = [crew.tokens(one) for one in group]
     work = loop.Work(
         state=state,
         steps=[plan.steps for plan in plans],
@@ -173,9 +188,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
         _finish(crew, one, records[i], population.member(ended["params"], i), mode,
                 seconds=ended["seconds"] / len(group), tokens=tokens[i])  # fmt: skip
     checkpoints.close()
-    shutil.rmtree(folder, ignore_errors=True)
-    if populations.exists() and not any(populations.iterdir()):
-        populations.rmdir()
+    _forget(populations, group)
 
 
 def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
@@ -200,6 +213,7 @@ def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
             "data": crew.data,
             "dtype": str(product_dtype(settings.model.dtype)),
             "parameters": parts.count(params),
+            "init": parts.ledger_facts(settings.init.source, crew.ledger),
             "population_mode": mode,
             "seed": settings.seed,
             "tokens": tokens,

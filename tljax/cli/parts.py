@@ -15,6 +15,7 @@ from tljax.settings import (
 )
 from tljax.train.checkpoint import load_params
 from tljax.train.files import read_json
+from tljax.transfer.transplant import Entry
 
 CACHE_COMPILED = pathlib.Path("xla")
 
@@ -45,7 +46,13 @@ def get_tokenizer(
         return Tokenizer.load(path)
     origin = settings.source or inherited
     if origin:
-        tokenizer = Tokenizer.load(run_file(origin, "tokenizer.json"))
+        tokenizer = _tokenizer_of(origin, settings)
+        if inherited and _tokenizer_of(inherited, settings).sha256 != tokenizer.sha256:
+            raise InputError(
+                f"config.tokenizer.source={origin} has another tokenizer than"
+                f" config.init.source={inherited}: its embeddings would mean other"
+                " tokens; set config.tokenizer.source=''"
+            )
     else:
         tokenizer = train_tokenizer(
             (example.text for example in source.examples("train")),
@@ -54,6 +61,20 @@ def get_tokenizer(
         )
     tokenizer.save(path)
     return tokenizer
+
+
+def _tokenizer_of(run: str, settings: TokenizerSettings) -> Tokenizer:
+    """A run's tokenizer, if it was trained as these settings say."""
+    path = run_file(run, "tokenizer.json")
+    theirs = read_json(run_file(run, "config.json"))["tokenizer"]
+    for name in ("vocab_size", "normalization"):
+        if getattr(settings, name) != theirs[name]:
+            raise InputError(
+                f"config.tokenizer.{name} is {getattr(settings, name)!r}, but the"
+                f" tokenizer of {run} was trained with {theirs[name]!r}; set that, or"
+                " take no tokenizer from there"
+            )
+    return Tokenizer.load(path)
 
 
 def run_file(folder: str | pathlib.Path, name: str) -> pathlib.Path:
@@ -121,6 +142,17 @@ def data_facts(source: Source, splits: tuple[str, ...]) -> dict:
             "sha256": source.facts.sha256,
         }
     }
+
+
+def ledger_facts(source: str, ledger: list[Entry] | None) -> dict | None:
+    """What the manifest says of a transplant; None if the run began from scratch."""
+    if ledger is None:
+        return None
+    paths = {
+        what: [entry.path for entry in ledger if entry.what == what]
+        for what in ("copied", "fresh", "left")
+    }
+    return {"source": source, **paths, "copied": len(paths["copied"])}
 
 
 def count(params: dict) -> int:

@@ -6,6 +6,7 @@ With init.source it goes on from another run's parameters on this source's text:
 continued pre-training (TAPT, Gururangan et al. 2020; ULMFiT's second stage).
 """
 
+import contextlib
 import functools
 import pathlib
 import shutil
@@ -15,17 +16,25 @@ import jax
 import numpy as np
 
 from tljax.cli import parts
-from tljax.data.corpus import open_token_store, scoring_windows, training_iterator
-from tljax.data.sources import open_source
+from tljax.data.corpus import scoring_windows, training_iterator
+from tljax.data.sources import Source, open_source
+from tljax.data.token_store import TokenStore, open_token_store
+from tljax.data.tokenizer import Tokenizer
 from tljax.evaluate import language
 from tljax.model import transformer
 from tljax.model.product import product_dtype
 from tljax.objective.next_token import language_loss
-from tljax.settings import CorpusSettings, MeshSettings, PretrainSettings, to_dict
+from tljax.settings import (
+    CorpusSettings,
+    InputError,
+    MeshSettings,
+    PretrainSettings,
+    to_dict,
+)
 from tljax.train import loop, optimizer, population, sharding, step
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.progress import Progress
-from tljax.train.record import RunRecord, manifest_facts, open_run
+from tljax.train.record import RunRecord, keep_data, manifest_facts, open_run
 from tljax.transfer.transplant import transplant
 
 _SCORING_TOKENS = 8192
@@ -52,12 +61,14 @@ def pretrain(
     parts.prepare_devices()
     started = time.monotonic()
     source = open_source(settings.corpus.source)
+    data = parts.data_facts(source, source.splits)
+    keep_data(folder, data)
     tokenizer = parts.get_tokenizer(
         settings.tokenizer, settings.init.source, folder, source
     )
     vocab_size = tokenizer.vocab_size
     sharding.check_sizes(settings.model, settings.mesh, vocab_size)
-    stores = {s: open_token_store(source, s, tokenizer) for s in source.splits}
+    stores = {split: _open_store(source, split, tokenizer) for split in source.splits}
     prepare_seconds = time.monotonic() - started
     placement = sharding.Placement(
         sharding.make_mesh(settings.mesh),
@@ -110,9 +121,10 @@ def pretrain(
         record.write_manifest(
             {
                 **manifest_facts(config),
-                "data": parts.data_facts(source, source.splits),
+                "data": data,
                 "dtype": str(product_dtype(settings.model.dtype)),
                 "parameters": parts.count(params),
+                "init": parts.ledger_facts(settings.init.source, job.ledger),
                 "seed": settings.seed,
                 "tokens": tokens,
                 "flops": 3 * parts.forward_flops(params, tokens=tokens, output=True),
@@ -128,10 +140,29 @@ def pretrain(
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
+def _open_store(source: Source, split: str, tokenizer: Tokenizer) -> TokenStore:
+    """The split's tokens; says how far it is where they are not in the cache yet."""
+    bar = None
+    with contextlib.ExitStack() as stack:
+
+        def tell(done: int, documents: int) -> None:
+            nonlocal bar
+            title = f"tokenise {split}"
+            bar = bar or stack.enter_context(Progress(title, documents))
+            bar.update(done)
+
+        return open_token_store(source, split, tokenizer, progress=tell)
+
+
 def check(settings: PretrainSettings) -> None:
     """Raises InputError for values that cannot go together."""
     transformer.check(settings.model)
-    sharding.check_batch(settings.optim.batch, settings.mesh, "config.optim.batch")
+    if settings.mesh.run > 1:
+        raise InputError(
+            f"mesh.run={settings.mesh.run}: pre-training is one run; spread it by"
+            " mesh.data, mesh.fsdp or mesh.tensor, with mesh.run=1"
+        )
+    sharding.check_batch(settings.optim.batch, settings.mesh, "optim.batch")
 
 
 def scoring_rows(corpus: CorpusSettings, mesh: MeshSettings) -> int:
@@ -140,14 +171,14 @@ def scoring_rows(corpus: CorpusSettings, mesh: MeshSettings) -> int:
     return max(1, _SCORING_TOKENS // (corpus.length * ways)) * ways
 
 
-def _base_params(settings: PretrainSettings, vocab_size: int, key: jax.Array) -> dict:
-    """The parameters of init.source; a head that it may have is left behind."""
+def _base_params(settings: PretrainSettings, vocab_size: int, key: jax.Array) -> tuple:
+    """init.source's parameters, without the head that it may have, and the ledger."""
     source = parts.load_source_params(settings.init.source, settings.model)
     fresh = jax.eval_shape(
         functools.partial(transformer.init_params, settings.model, vocab_size), key
     )
     left = ["head/.*"] if "head" in source else []
-    return transplant(source, fresh, fresh=[], left=left)[0]
+    return transplant(source, fresh, fresh=[], left=left)
 
 
 class _Job:
@@ -162,9 +193,9 @@ class _Job:
             seed=settings.seed,
         )
         key = jax.random.key(settings.seed)
-        base = None
+        base, self.ledger = None, None
         if settings.init.source:
-            base = _base_params(settings, vocab_size, key)
+            base, self.ledger = _base_params(settings, vocab_size, key)
 
         def init(key, base):
             params = base or transformer.init_params(settings.model, vocab_size, key)
@@ -185,14 +216,17 @@ class _Job:
             settings.optim, settings.steps, settings.seed
         )
         advance = population.lift(
-            lambda batch, state: train_step(state, batch, hparams), "turn", shared=1
+            lambda batch, hparams, state: train_step(state, batch, hparams),
+            "turn",
+            shared=2,
         )
-        self._advance = jax.jit(
+        advance = jax.jit(
             advance,
-            in_shardings=(placement.batch(), lifted),
+            in_shardings=(placement.batch(), placement.everywhere(), lifted),
             out_shardings=(lifted, None),
-            donate_argnums=1,
+            donate_argnums=2,
         )
+        self._advance = lambda batch, state: advance(batch, hparams, state)
 
     def place(self, batch):
         return jax.device_put(batch, self.placement.batch())

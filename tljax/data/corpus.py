@@ -13,15 +13,7 @@ import grain
 import numpy as np
 
 from tljax.data.packing import pack_rows
-from tljax.data.token_store import TokenStore, open_token_store
-
-__all__ = [
-    "TokenStore",
-    "TrainingIterator",
-    "open_token_store",
-    "scoring_windows",
-    "training_iterator",
-]
+from tljax.data.token_store import TokenStore
 
 
 class TrainingIterator(grain.DatasetIterator):

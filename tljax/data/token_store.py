@@ -8,7 +8,6 @@ One split is one flat array; E = <|end|> opens each document and closes the last
 import dataclasses
 import itertools
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +48,7 @@ class TokenStore:
     def byte_counts(self, tokenizer: Tokenizer) -> np.ndarray:
         """Returns the UTF-8 bytes of each document's normalised text, int64.
 
-        Equal to tokenizer.byte_counts of the texts, without tokenising them again.
+        Bits per byte divided by these are honest: they count what decode gives back.
         """
         bytes_of_flat = tokenizer.token_bytes_V[self.flat]
         return np.add.reduceat(bytes_of_flat, self.offsets[:-1])
@@ -73,11 +72,11 @@ def open_token_store(
       progress: called with (documents tokenised, documents in all) as it goes.
 
     Raises:
-      InputError: the split has no documents.
+      InputError: the split has no documents, or the cache cannot be written.
     """
     key = f"{source.split_hash(split)[:24]}-{tokenizer.sha256[:24]}"
     folder = Path(cache or default_cache()) / "tokens" / key
-    if not folder.exists():
+    if not os.path.exists(folder):  # False, too, in a cache that may not be entered
         store = tokenize_documents(source, split, tokenizer, progress=progress)
         _write_store(folder, store)
     return TokenStore(
@@ -114,16 +113,28 @@ def tokenize_documents(
 
 def _write_store(folder: Path, store: TokenStore) -> None:
     """Writes beside the final place and renames: a folder there is always whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = tempfile.mkdtemp(dir=folder.parent, prefix="unfinished-")
     try:
-        np.save(Path(unfinished) / "flat.npy", store.flat)
-        np.save(Path(unfinished) / "offsets.npy", store.offsets)
-        try:
-            os.rename(unfinished, folder)
-        except OSError:
-            # Another process was faster; its folder holds the same tokens.
-            if not folder.exists():
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix="unfinished-"
+        ) as unfinished:
+            whole = Path(unfinished) / folder.name
+            whole.mkdir()
+            _save_array(whole / "flat.npy", store.flat)
+            _save_array(whole / "offsets.npy", store.offsets)
+            whole.rename(folder)
+    except OSError as error:
+        # If another process was faster, its folder holds the same tokens.
+        if not os.path.exists(folder):
+            raise InputError(
+                f"cannot write {folder}: {error.strerror or error}; make room, or set"
+                " TLJAX_CACHE to a folder that can be written"
+            ) from error
+
+
+def _save_array(path: Path, array: np.ndarray) -> None:
+    """Writes as np.save, which overlooks a disk that fills up in the last 4 KB."""
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)

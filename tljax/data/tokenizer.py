@@ -4,6 +4,7 @@ text --normalise--> text' --BPE--> ids;  decode(ids) == text' exactly, byte for 
 Text never turns into a special token: a literal '<|end|>' in it stays ordinary bytes.
 """
 
+import contextlib
 import hashlib
 import heapq
 import pathlib
@@ -108,25 +109,26 @@ class Tokenizer:
             [int(one) for one in ids], skip_special_tokens=True
         )
 
-    def byte_counts(self, texts: Sequence[str]) -> np.ndarray:
-        """Returns the UTF-8 bytes of each normalised text, int64 [number of texts].
-
-        Bits per byte divided by these are honest: they count what decode gives back.
-        """
-        return np.array(
-            [self.token_bytes_V[ids].sum() for ids in self.encode(texts)],
-            dtype=np.int64,
-        )
-
     def save(self, path: str | pathlib.Path) -> None:
         """Writes a tokenizer.json that any user of HF tokenizers can read.
 
         Whole or not at all: a run that is killed meanwhile finds none and goes on.
+
+        Raises:
+          InputError: it cannot be written; an old file is still there.
         """
         path = pathlib.Path(path)
         fresh = path.with_name(path.name + ".new")
-        fresh.write_text(self._tokenizer.to_str(), encoding="utf-8")
-        fresh.replace(path)
+        try:
+            fresh.write_text(self._tokenizer.to_str(), encoding="utf-8")
+            fresh.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+            raise InputError(
+                f"cannot write {path}: {error.strerror or error}; make room or give"
+                " another folder"
+            ) from error
 
     @classmethod
     def load(cls, path: str | pathlib.Path) -> "Tokenizer":

@@ -76,15 +76,13 @@ def scoring_slots(sets: Sequence[LabelledSet], row_length: int) -> int:
 
 def validation_record(labels_I: np.ndarray, probabilities_IC: np.ndarray) -> dict:
     """loss_nats, accuracy and n of a scored split, for metrics.jsonl."""
-    nats = -np.log(
-        np.maximum(probabilities_IC[np.arange(len(labels_I)), labels_I], 1e-12)
-    )
-    right = probabilities_IC.argmax(axis=1) == labels_I
+    loss = metrics.negative_log_likelihood(labels_I, probabilities_IC)
+    right = metrics.accuracy(labels_I, probabilities_IC.argmax(axis=1))
     return {
-        "loss_nats": float(nats.mean()),
-        "loss_se": float(nats.std(ddof=1) / len(nats) ** 0.5) if len(nats) > 1 else 0.0,
-        "accuracy": float(right.mean()),
-        "n": len(labels_I),
+        "loss_nats": loss.value,
+        "loss_se": loss.standard_error,
+        "accuracy": right.value,
+        "n": loss.n,
     }
 
 

@@ -101,25 +101,6 @@ def negative_log_likelihood(
     return _estimate(loss_I.mean(), loss_I)
 
 
-def brier_score(labels_I: np.ndarray, probabilities_IC: np.ndarray) -> Estimate:
-    """Mean squared distance from probabilities to the one-hot label, in [0, 2].
-
-    Args:
-      labels_I: class indices, int.
-      probabilities_IC: rows sum to 1.
-
-    Raises:
-      InputError: no items.
-      ValueError: shapes disagree, or rows are not probabilities.
-
-    Source: Brier 1950, the sum over all classes (for two classes twice the other form).
-    """
-    _check_probabilities(labels_I, probabilities_IC)
-    one_hot_IC = labels_I[:, None] == np.arange(probabilities_IC.shape[1])
-    distance_I = ((probabilities_IC - one_hot_IC) ** 2).sum(1)
-    return _estimate(distance_I.mean(), distance_I)
-
-
 def expected_calibration_error(
     labels_I: np.ndarray, probabilities_IC: np.ndarray, *, bins: int = BINS
 ) -> Estimate:

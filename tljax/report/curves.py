@@ -100,26 +100,13 @@ def learning_curves(runs: Sequence[records.Run], *, quantity: str) -> LearningCu
     )
 
 
-def pretraining_curves(metrics: Sequence[dict[str, Any]]) -> tuple[dict, str]:
-    """A pre-training run's loss per split, against tokens read where they are logged.
-
-    Returns:
-      (split -> Band, "tokens" or "steps").
-    """
-    tokens = {r["step"]: r["tokens"] for r in metrics if "tokens" in r}
-    bands = {}
-    curves = {
-        split: records.curve(metrics, split=split, key="loss_nats")
-        for split in ("train", "validation", "test")
+def pretraining_curves(metrics: Sequence[dict[str, Any]]) -> dict[str, Band]:
+    """A pre-training run's loss against steps: split -> Band, for what was logged."""
+    bands = {
+        split: mean_band([records.curve(metrics, split=split, key="loss_nats")])
+        for split in ("train", "validation")
     }
-    known = all(int(step) in tokens for x, _ in curves.values() for step in x)
-    for split, (x, y) in curves.items():
-        if known:
-            x = np.array([tokens[int(step)] for step in x], np.float64)
-        band = mean_band([(x, y)])
-        if band is not None:
-            bands[split] = band
-    return bands, "tokens" if known else "steps"
+    return {split: band for split, band in bands.items() if band is not None}
 
 
 def reliability(predictions: Sequence[records.Predictions]) -> Reliability:

@@ -111,7 +111,7 @@ def adaptation_html(folder: Path | None) -> str:
 
 def _language_html(folder: Path, title: str, caption: str) -> str:
     metrics = records.load_metrics(folder)
-    bands, unit = curves.pretraining_curves(metrics)
+    bands = curves.pretraining_curves(metrics)
     if not bands:
         return ""
     bits = metrics[-1].get("bits_per_byte")
@@ -121,8 +121,7 @@ def _language_html(folder: Path, title: str, caption: str) -> str:
             f" error {bits['se']:.3f}) on {bits['documents']:,} documents of"
             f" {bits['bytes']:,} bytes."
         )
-    drawn = figures.pretraining_svg(bands, unit=unit)
-    return section(title, wide_figure(drawn, caption))
+    return section(title, wide_figure(figures.pretraining_svg(bands), caption))
 
 
 def calibration_html(answers: Answers) -> str:

@@ -134,22 +134,17 @@ def reliability_svg(reliability: Mapping[str, Reliability], *, title: str) -> st
         return to_svg(figure, name=f"calibration {title}", description=description)
 
 
-def pretraining_svg(bands: Mapping[str, Band], *, unit: str) -> str:
-    """Loss of next-word prediction against what was read, on a log axis.
+def pretraining_svg(bands: Mapping[str, Band]) -> str:
+    """Loss of next-word prediction against steps, on a log axis.
 
     Args:
       bands: split -> curve of one run (nats per token).
-      unit: of the bands' x: "tokens" or "steps".
     """
-    names = {"train": "training", "validation": "held-out text", "test": "test text"}
+    names = {"train": "training", "validation": "held-out text"}
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(
-            (WIDE[0], 3.2),
-            x_name=f"{unit.capitalize()}",
-            y_name="Loss (nats per token)",
+            (WIDE[0], 3.2), x_name="Steps", y_name="Loss (nats per token)"
         )
-        if unit == "tokens":
-            axes.set_xlabel("Tokens read")
         for split in (name for name in names if name in bands):
             band = bands[split]
             seen = band.x > 0  # a log axis has no place for step 0

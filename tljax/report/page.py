@@ -6,8 +6,6 @@ items, contamination, cost, how it was run.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,20 @@ from tljax.report.disagreements import middle_n
 from tljax.report.markup import escape
 from tljax.report.stylesheet import CSS
 from tljax.report.summary import build_summary
+from tljax.train.files import write_text
 
 
 def write_experiment_report(folder: Path | str) -> dict[str, Any]:
     """Rebuilds WORKDIR/summary.json and WORKDIR/report.html from the records.
 
-    Both are replaced whole or not at all.
+    Each is replaced whole or not at all.
 
     Returns:
       The summary: that of build_summary() and "baseline", transfer against TF-IDF.
 
     Raises:
-      InputError: a record is missing or broken, or the runs are not those of the plan.
+      InputError: a record is missing or broken, the runs are not those of the plan, or
+        the folder cannot be written.
     """
     experiment = records.load_experiment(folder)
     answers = records.load_aligned(experiment.runs, "test")
@@ -107,19 +107,3 @@ def assemble(title: str, subtitle: str, body_html: list[str]) -> str:
 </body>
 </html>
 """
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: beside it first, then renamed over it."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=".", delete=False
-    ) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)  # a temporary file is the owner's only
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise

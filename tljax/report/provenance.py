@@ -2,10 +2,11 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tljax.data.splits import SPLITS
 from tljax.report import records
 from tljax.report.drawing import arm_order
 from tljax.report.markup import (
@@ -113,22 +114,39 @@ def provenance_html(
         ["Versions", "; ".join(escape(_pairs(one)) for one in versions)],
         ["Code", _hashes(m["code_sha256"] for m in found)],
     ]
-    data: dict[str, dict[str, str]] = {}
-    for manifest in found:
-        for uri, splits in manifest["data"].items():
-            data.setdefault(uri, {}).update(splits)
-    hashes = [
-        [escape(uri), escape(split), f"<code>{escape(digest)}</code>"]
-        for uri, splits in data.items()
-        for split, digest in splits.items()
-    ]
     return section(
         "How it was run",
         table([], rows, numeric=False),
         "<h3>Data</h3>",
-        table(["Source", "Split", "SHA-256 of its rows"], hashes, numeric=False),
+        _data_html(m["data"] for m in found),
         *(_config(title, config) for title, config in configs.items()),
     )
+
+
+def _data_html(data: Iterable[Mapping[str, Mapping[str, str]]]) -> str:
+    """Each source's licence and file, then its splits' rows, as all runs tell them."""
+    said: dict[str, dict[str, list[str]]] = {}
+    for sources in data:
+        for uri, facts in sources.items():
+            for name, value in facts.items():
+                said.setdefault(uri, {}).setdefault(name, []).append(value)
+    files = [
+        [
+            escape(uri),
+            _listed(map(escape, facts.get("licence", ()))),
+            _hashes(facts.get("sha256", ())),
+        ]
+        for uri, facts in said.items()
+    ]
+    rows = [
+        [escape(uri), split, _hashes(facts[split])]
+        for uri, facts in said.items()
+        for split in SPLITS
+        if split in facts
+    ]
+    file_head = ["Source", "Licence", "SHA-256 of its file"]
+    row_head = ["Source", "Split", "SHA-256 of its rows"]
+    return table(file_head, files, numeric=False) + table(row_head, rows, numeric=False)
 
 
 def _config(title: str, config: Mapping[str, Any]) -> str:
@@ -173,5 +191,12 @@ def _pairs(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
-def _hashes(hashes: Any) -> str:
-    return "<br>".join(f"<code>{escape(one)}</code>" for one in _distinct(hashes))
+def _hashes(hashes: Iterable[str]) -> str:
+    return _listed(f"<code>{escape(one)}</code>" if one else "" for one in hashes)
+
+
+def _listed(values_html: Iterable[str]) -> str:
+    """Every distinct value, under a warning where runs do not agree; – for nothing."""
+    found = [one or "–" for one in _distinct(values_html)] or ["–"]
+    warning = ["<strong>Differs between runs:</strong>"] if len(found) > 1 else []
+    return "<br>".join([*warning, *found])

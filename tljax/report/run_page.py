@@ -14,8 +14,9 @@ from tljax.report.markup import (
     section,
     table,
 )
-from tljax.report.page import assemble, write_experiment_report, write_text
+from tljax.report.page import assemble
 from tljax.settings import InputError
+from tljax.train.files import write_text
 
 METRICS = {
     "accuracy": "Accuracy (%)",
@@ -23,12 +24,6 @@ METRICS = {
     "ece": "Calibration error, ECE (points)",
     "nll_nats": "Negative log-likelihood (nats)",
 }
-
-
-def write_report(folder: Path | str) -> dict[str, Any]:
-    """write_run_report() of a run folder, else write_experiment_report()."""
-    config = records.load_json(Path(folder) / "config.json")
-    return (write_run_report if "kind" in config else write_experiment_report)(folder)
 
 
 def write_run_report(folder: Path | str) -> dict[str, Any]:
@@ -39,7 +34,8 @@ def write_run_report(folder: Path | str) -> dict[str, Any]:
       (metrics: METRICS), {"bits_per_byte": …} of a pre-training run.
 
     Raises:
-      InputError: the folder is no run, or a record is missing or broken.
+      InputError: the folder is no run, a record is missing or broken, or the folder
+        cannot be written.
     """
     folder = Path(folder)
     config = records.load_json(folder / "config.json")

@@ -165,11 +165,11 @@ class _Loop:
     def _stop_on_nan(self, i):
         self.checkpoints.wait()
         last = self.checkpoints.latest_step()
-        kept = f"the checkpoint of step {last} is kept" if last else "none was kept yet"
+        kept = "the last checkpoint is kept" if last else "none was kept yet"
         raise InputError(
             f"the loss of {self.records[i].folder.name} or its gradient is not finite"
-            f" by step {int(self.done[i])}; {kept}. Lower config.optim.lr_peak or"
-            " lr_muon, or set config.optim.clip_norm=1.0, in another --workdir"
+            f" by step {int(self.done[i])}; {kept}. Lower optim.lr_peak or"
+            " lr_muon, or set optim.clip_norm=1.0, in another --workdir"
         )
 
     def _loss(self):

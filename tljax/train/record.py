@@ -85,6 +85,28 @@ def open_run(folder: pathlib.Path | str, config: Mapping[str, Any], kind: str) -
     return is_finished(folder)
 
 
+def keep_data(folder: pathlib.Path | str, data: Mapping[str, Any]) -> None:
+    """Keeps a new run's data hashes in its folder, or compares them with those there.
+
+    Args:
+      folder: of the run.
+      data: {source: {what: hash or text}}, as the manifest will hold it.
+
+    Raises:
+      InputError: the rows are no longer those that the run began with.
+    """
+    path = pathlib.Path(folder) / "data.json"
+    if not path.exists():
+        write_json(path, data)
+        return
+    differ = list(differing_keys(read_json(path), data, "data"))
+    if differ:
+        raise InputError(
+            f"{folder} began with other data ({'; '.join(differ[:3])}); bring it back,"
+            " or give another --workdir"
+        )
+
+
 def differing_keys(there: Any, asked: Any, key: str = "config") -> Iterator[str]:
     """Yields 'config.a.b is 1 there, 2 asked' for every leaf that differs."""
     if isinstance(there, dict) and isinstance(asked, dict):

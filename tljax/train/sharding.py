@@ -33,7 +33,7 @@ def make_mesh(settings: MeshSettings) -> jax.sharding.Mesh:
     if wanted > len(devices):
         asked = ", ".join(f"{axis}={getattr(settings, axis)}" for axis in AXES)
         raise InputError(
-            f"config.mesh asks for {wanted} devices ({asked}), there are"
+            f"mesh asks for {wanted} devices ({asked}), there are"
             f" {len(devices)}; make the product of the axes at most {len(devices)}"
         )
     return jax.make_mesh(
@@ -44,9 +44,9 @@ def make_mesh(settings: MeshSettings) -> jax.sharding.Mesh:
 def check_sizes(model: ModelSettings, mesh: MeshSettings, vocab_size: int) -> None:
     """Raises InputError where a sharded axis is not divisible by its mesh axis."""
     sizes = {
-        "config.model.width": model.width,
-        "config.model.mlp_width": model.mlp_width,
-        "config.tokenizer.vocab_size": vocab_size,
+        "model.width": model.width,
+        "model.mlp_width": model.mlp_width,
+        "tokenizer.vocab_size": vocab_size,
         "key and value width": model.width // model.heads * model.kv_heads,
     }
     for name, size in sizes.items():
@@ -54,7 +54,7 @@ def check_sizes(model: ModelSettings, mesh: MeshSettings, vocab_size: int) -> No
             if size % getattr(mesh, axis):
                 raise InputError(
                     f"{name}={size} is not divisible by"
-                    f" config.mesh.{axis}={getattr(mesh, axis)}"
+                    f" mesh.{axis}={getattr(mesh, axis)}"
                 )
 
 
@@ -63,7 +63,7 @@ def check_batch(rows: int, mesh: MeshSettings, name: str) -> None:
     ways = mesh.data * mesh.fsdp
     if rows % ways:
         raise InputError(
-            f"{name}={rows} is not divisible by config.mesh.data x config.mesh.fsdp"
+            f"{name}={rows} is not divisible by mesh.data x mesh.fsdp"
             f" = {ways}; take a multiple of {ways}"
         )
 

@@ -16,7 +16,7 @@ import optax
 from tljax.settings import OptimSettings
 from tljax.train import optimizer
 
-_DROPOUT_STREAM = 2  # apart from what else is drawn from the same seed
+_DROPOUT_STREAM = 2**31  # split(key, n)[i], which draws weights, is fold_in(key, i)
 
 # loss(params, batch, key) -> (sum of nats, {"weight": ..., other sums})
 Loss = Callable[[dict, dict, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]

@@ -1,0 +1,123 @@
+"""What is refused before anything is trained: labels, plan, values of the stages.
+
+Hours of pre-training must not end in an error that could be known at the start.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+from experiments.low_shot.settings import (
+    ARMS,
+    Choice,
+    LowShotSettings,
+    adapt_settings,
+    finetune_settings,
+    plan_for,
+    pretrain_settings,
+    tuning_grids,
+)
+from tljax.cli.finetune import check as check_finetune
+from tljax.cli.pretrain import check as check_pretrain
+from tljax.data.labelled import LabelledSet, load_labelled
+from tljax.data.sources import Source
+from tljax.settings import InputError
+
+
+def cut_to_data(settings: LowShotSettings, source: Source) -> LowShotSettings:
+    """The settings with a plan for the labels that exist; what was cut is said.
+
+    Raises:
+      InputError: an item without a label, fewer than two classes, a label that the
+        training split has not, too few test items, or a plan that cannot be carried
+        out.
+    """
+    train = _read_labels(source, "train")
+    test = _read_labels(source, "test", train.classes)
+    _read_labels(source, "validation", train.classes)
+    if len(test) < 2:
+        raise InputError(
+            f"{source.uri} has 1 test item; intervals need at least 2: give more"
+            " labelled rows"
+        )
+    existing = len(train)
+    plan = plan_for(settings.plan, existing)
+    if plan.sizes != tuple(sorted(settings.plan.sizes)):
+        print(
+            f"{source.uri} has {existing} training labels: sizes"
+            f" {list(settings.plan.sizes)} are cut to {list(plan.sizes)}"
+        )
+    if existing < 100:
+        print(
+            f"{existing} training labels are few: intervals will be wide, and only"
+            " large differences can be seen"
+        )
+    few = [str(n) for n in plan.sizes if n < len(train.classes)]
+    if few:
+        print(
+            f"{source.uri} has {len(train.classes)} classes: with {', '.join(few)}"
+            " labels some have no example to learn from"
+        )
+    return dataclasses.replace(settings, plan=plan)
+
+
+def check_stages(settings: LowShotSettings) -> None:
+    """Raises the InputError that a later stage would, and names its part of the config.
+
+    Args:
+      settings: with the plan of `cut_to_data`.
+    """
+    with _naming("config.pretrain"):
+        check_pretrain(pretrain_settings(settings))
+    if settings.adapt.epochs:
+        with _naming("config.adapt"):
+            check_pretrain(adapt_settings(settings, lm="", tokens=0))
+    for key, arm, n, choice in _choices(settings):
+        with _naming(key):
+            check_finetune(
+                finetune_settings(
+                    settings, arm=arm, n=n, seed=0, choice=choice, lm="", tuning=False
+                )
+            )
+
+
+class _NoTokenizer:
+    """In place of a tokenizer where only labels are looked at."""
+
+    def encode(self, texts: Sequence[str]) -> list[tuple]:
+        return [()] * len(texts)
+
+
+def _read_labels(
+    source: Source, split: str, classes: Sequence[str] | None = None
+) -> LabelledSet:
+    """A split that every arm could use, with empty tokens."""
+    found = load_labelled(source, split, _NoTokenizer(), length=1, classes=classes)
+    if "" in found.classes:
+        count = int((found.labels == found.classes.index("")).sum())
+        raise InputError(
+            f"{source.uri}, split {split!r}: {count} of {len(found)} items have an"
+            " empty label; fill it in or delete the rows"
+        )
+    return found
+
+
+def _choices(settings: LowShotSettings) -> Iterator[tuple[str, str, int, Choice]]:
+    """Every choice that may be trained with: its key in the config, arm, n, choice."""
+    for arm, choices in settings.tuned.items():
+        for n, choice in choices.items():
+            yield f"config.tuned.{arm}.{n}", arm, int(n), choice
+    if settings.tuning.rates:
+        for n, grid in tuning_grids(settings).items():
+            for arm in ARMS:
+                for choice in grid:
+                    yield "config.tuning", arm, n, choice
+
+
+@contextlib.contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Puts in front of a refusal which part of the experiment's config it is about."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
