@@ -103,7 +103,7 @@ def test_every_size_has_its_own_grid_and_few_labels_cut_it_to_the_smallest_that_
 ):
     settings = settings_of("full")
     grids = tuning_grids(settings)
-    assert {n: len(grid) for n, grid in grids.items()} == {100: 6, 500: 6, 2000: 6}
+    assert {n: len(grid) for n, grid in grids.items()} == {100: 4, 500: 4, 2000: 4}
     assert {choice.epochs for choice in grids[500]} == {5.0}
     plan = plan_for(settings.plan, existing=300)
     few = tuning_grids(dataclasses.replace(settings, plan=plan))
