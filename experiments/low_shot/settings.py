@@ -262,8 +262,11 @@ def finetune_settings(
 ) -> FinetuneSettings:
     """One fine-tuning run; arms differ in init.source (and the choice) alone."""
     stage, items = settings.finetune, settings.task.validation_items
+    record = stage.record
     if tuning:
         items = settings.tuning.validation_items
+        if record.choose == "last":  # the end decides: looking on the way costs time
+            record = dataclasses.replace(record, validations=0)
     return FinetuneSettings(
         kind="finetune",
         seed=seed,
@@ -283,7 +286,7 @@ def finetune_settings(
             stage.optim, lr_peak=choice.lr_peak, layer_decay=choice.layer_decay
         ),
         mesh=MeshSettings(run=1, data=1, fsdp=1, tensor=1),
-        record=stage.record,
+        record=record,
     )
 
 

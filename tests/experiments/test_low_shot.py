@@ -70,6 +70,7 @@ def test_tuning_never_scores_the_test_split(settings_of):
     tuned = finetune_settings(settings, **common, tuning=True)
     counted = finetune_settings(settings, **common, tuning=False)
     assert (tuned.task.score_test, counted.task.score_test) == (False, True)
+    assert (tuned.record.validations, counted.record.validations) == (0, 4)
 
 
 def test_pretraining_takes_the_experiments_model_and_text(settings_of):
