@@ -17,7 +17,7 @@ model on unlabelled text, fine-tunes it and its untrained twin on nested subsets
 labelled set, and writes WORKDIR/report.html and summary.json. Called again, it goes on
 where it stopped and repeats nothing that is finished.
 
-Presets of configs/low_shot.py: smoke (2 minutes), quick (9 to 12 minutes), full (hours).
+Presets of configs/low_shot.py: smoke (2 minutes), quick (9 to 12 minutes), full (2 h).
 
 Your own data:
   --config.task.source='csv:reviews.csv?text=review&label=stars'
