@@ -47,7 +47,8 @@ def get_tokenizer(
     origin = settings.source or inherited
     if origin:
         tokenizer = _tokenizer_of(origin, settings)
-        if inherited and _tokenizer_of(inherited, settings).sha256 != tokenizer.sha256:
+        other = inherited not in ("", origin)
+        if other and _tokenizer_of(inherited, settings).sha256 != tokenizer.sha256:
             raise InputError(
                 f"config.tokenizer.source={origin} has another tokenizer than"
                 f" config.init.source={inherited}: its embeddings would mean other"

@@ -75,30 +75,8 @@ def pretrain(
         sharding.rules(settings.model, classifier=False),
     )
     job = _Job(settings, placement, stores["train"], vocab_size)
-    score = language.make_score(settings.model, job.place)
-
-    def bits(params, split, documents):
-        store = stores[split]
-        documents = min(documents or len(store), len(store))
-        windows = scoring_windows(
-            store,
-            documents=documents,
-            length=settings.corpus.length,
-            stride=max(1, settings.corpus.length // 2),
-            batch=scoring_rows(settings.corpus, settings.mesh),
-        )
-        counts = store.byte_counts(tokenizer)[:documents]
-        return language.bits_per_byte(score, params, windows, counts)
-
-    def validate(state):
-        params = population.member(state.params, 0)
-        found = bits(params, "validation", VALIDATION_DOCUMENTS)
-        nats = found["value"] * np.log(2) * found["bytes"] / found["tokens"]
-        return [
-            {"loss_nats": nats, "bits_per_byte": found["value"], "n": found["tokens"]}
-        ]
-
-    work = job.work(validate)
+    held_out = _HeldOut(settings, stores, tokenizer, job.place)
+    work = job.work(held_out.validate)
     with (
         RunRecord(folder) as record,
         Progress(title, settings.steps) as progress,
@@ -115,8 +93,8 @@ def pretrain(
         )
         params = population.member(ended["params"], 0)
         corpus = settings.corpus
-        found = bits(params, corpus.heldout_split, corpus.heldout_documents)
-        tokens = settings.steps * settings.optim.batch * settings.corpus.length
+        found = held_out.bits(params, corpus.heldout_split, corpus.heldout_documents)
+        tokens = round(settings.steps * work.tokens_per_step)
         save_params(folder / "params", jax.device_get(params))
         record.write_manifest(
             {
@@ -179,6 +157,37 @@ def _base_params(settings: PretrainSettings, vocab_size: int, key: jax.Array) ->
     )
     left = ["head/.*"] if "head" in source else []
     return transplant(source, fresh, fresh=[], left=left)
+
+
+class _HeldOut:
+    """Scores text that is not trained on."""
+
+    def __init__(self, settings, stores, tokenizer, place):
+        self.settings, self.stores, self.tokenizer = settings, stores, tokenizer
+        self._score = language.make_score(settings.model, place)
+
+    def bits(self, params: dict, split: str, documents: int) -> dict:
+        """Bits per byte of a split's first documents; 0 = all."""
+        store, corpus = self.stores[split], self.settings.corpus
+        documents = min(documents or len(store), len(store))
+        windows = scoring_windows(
+            store,
+            documents=documents,
+            length=corpus.length,
+            stride=max(1, corpus.length // 2),
+            batch=scoring_rows(corpus, self.settings.mesh),
+        )
+        counts = store.byte_counts(self.tokenizer)[:documents]
+        return language.bits_per_byte(self._score, params, windows, counts)
+
+    def validate(self, state: step.TrainState) -> list[dict]:
+        """The validation record of the one member."""
+        params = population.member(state.params, 0)
+        found = self.bits(params, "validation", VALIDATION_DOCUMENTS)
+        nats = found["value"] * np.log(2) * found["bytes"] / found["tokens"]
+        return [
+            {"loss_nats": nats, "bits_per_byte": found["value"], "n": found["tokens"]}
+        ]
 
 
 class _Job:
