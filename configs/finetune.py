@@ -51,7 +51,7 @@ def get_config(preset: str = "default") -> ConfigDict:
             "mlp": "relu2",
             "mlp_width": 1024,
             "qk_norm": False,
-            "bias": False,
+            "bias": "none",
             "tied": True,
             "causal": True,
             "rope_base": 10_000.0,

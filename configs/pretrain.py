@@ -49,7 +49,7 @@ def get_config(preset: str = "default") -> ConfigDict:
             "mlp": "relu2",  # faster than swiglu of equal size here, no worse
             "mlp_width": 1024,
             "qk_norm": False,  # 7 % slower; Muon is stable without it here
-            "bias": False,
+            "bias": "none",
             "tied": True,  # a third of the parameters would be the output else
             "causal": True,
             "rope_base": 10_000.0,

@@ -113,7 +113,7 @@ def draw_params():
 
 _MODEL = {
     "width": 16, "depth": 2, "heads": 4, "kv_heads": 2, "mlp": "swiglu",
-    "mlp_width": 24, "qk_norm": True, "bias": False, "tied": True, "causal": True,
+    "mlp_width": 24, "qk_norm": True, "bias": "none", "tied": True, "causal": True,
     "rope_base": 100.0, "dropout": 0.0, "scan_layers": False, "dtype": "float32",
 }  # fmt: skip
 _OPTIM = {

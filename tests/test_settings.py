@@ -142,7 +142,10 @@ def test_every_setting_says_what_it_means(pretrain_config, finetune_config):
         (FinetuneSettings, finetune_config),
     ):
         rows = describe(kind)
-        assert [key for key, _, _ in rows] == list(leaves(config, "config"))
+        given = list(leaves(config, "config"))
+        assert [key for key, _, _ in rows if key in given] == given
+        others = {key.rpartition(".")[0] for key, _, _ in rows if key not in given}
+        assert others == {"config.model"}  # only a model's keys may be left out
         assert all(meaning for _, _, meaning in rows)
     assert ("config.epochs", "float", "passes over the n labelled items") in rows
 
@@ -150,3 +153,14 @@ def test_every_setting_says_what_it_means(pretrain_config, finetune_config):
 def test_suggestions():
     assert suggestion("widht", ["width", "depth"]) == "; did you mean 'width'?"
     assert suggestion("banana", ["width", "depth"]) == ""
+
+
+def test_a_key_at_its_default_may_be_left_out_and_is(pretrain_config):
+    short = from_config(PretrainSettings, pretrain_config)
+    pretrain_config["model"] |= {"windows": [], "norm": "rms", "head_width": 0}
+    assert from_config(PretrainSettings, pretrain_config) == short
+    assert "norm" not in to_dict(short)["model"]
+    pretrain_config["model"] |= {"windows": [0, 4], "norm": "layer"}
+    made = from_config(PretrainSettings, pretrain_config)
+    assert to_dict(made)["model"]["windows"] == (0, 4)
+    assert from_config(PretrainSettings, to_dict(made)) == made

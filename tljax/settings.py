@@ -2,7 +2,8 @@
 
 ConfigDict --from_config()--> Settings (every key known, present, typed, in range).
 Never defaults a learning rate, a seed or a number of steps: configs/ holds decisions.
-Each field's `help` is what `tljax train --help` and `--print_config` print.
+Each field's `help` is what `tljax train --help` and `--print_config` print. A field
+with a default is one that only other people's models need; it may be left out.
 """
 
 import dataclasses
@@ -32,10 +33,15 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple | None = None,
+    default: Any = dataclasses.MISSING,
 ) -> Any:
-    """A dataclass field with its meaning, range (inclusive) or allowed values."""
+    """A dataclass field with its meaning, range (inclusive) or allowed values.
+
+    With a default, which must mean 'off', a config may leave the key out.
+    """
     return dataclasses.field(
-        metadata={"help": help, "low": low, "high": high, "choices": choices}
+        default=default,
+        metadata={"help": help, "low": low, "high": high, "choices": choices},
     )
 
 
@@ -81,25 +87,81 @@ class TaskSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSettings:
-    """A pre-norm decoder (or, not causal, encoder)."""
+    """A Transformer; the keys with defaults tell other people's models from ours."""
 
     width: int = setting("residual stream, D", low=8)
     depth: int = setting("layers, N", low=1)
     heads: int = setting("query heads, H", low=1)
     kv_heads: int = setting("key/value heads (GQA); divides heads", low=1)
-    mlp: str = setting("feed-forward kind", choices=("swiglu", "gelu", "relu2"))
+    mlp: str = setting(
+        "feed-forward kind: gated by SiLU or GELU, or plain; gelu and geglu take the"
+        " tanh form, gelu_exact the error function",
+        choices=("swiglu", "geglu", "gelu", "gelu_exact", "relu2"),
+    )
     mlp_width: int = setting("inner width, F", low=8)
     qk_norm: bool = setting("RMSNorm queries and keys per head")
-    bias: bool = setting("biases in the linear maps")
+    bias: str = setting(
+        "linear maps with a bias", choices=("none", "qkv", "attention", "mlp", "all")
+    )
     tied: bool = setting("output matrix = token embedding")
     causal: bool = setting("a position sees only itself and what comes before")
     rope_base: float = setting("base of the rotary angles", low=1.0)
     dropout: float = setting("share of each block's output dropped", low=0.0, high=0.9)
-    scan_layers: bool = setting("lax.scan over layers (compiles fast) or unrolled")
+    scan_layers: bool = setting(
+        "lax.scan over layers (compiles fast) or unrolled; layers whose windows differ"
+        " are always unrolled"
+    )
     dtype: str = setting(
         "of products; 'auto' = bfloat16 where the device multiplies it natively",
         choices=("auto", "float32", "bfloat16"),
     )
+    head_width: int = setting("width of a head, E; 0 = width / heads", low=0, default=0)
+    norm: str = setting("RMSNorm or LayerNorm", choices=("rms", "layer"), default="rms")
+    norm_place: str = setting(
+        "before a branch, after its sum with the stream (BERT), or on both sides of"
+        " the branch (Gemma 3)",
+        choices=("before", "after", "both"),
+        default="before",
+    )
+    norm_epsilon: float = setting("added to the variance", low=0.0, default=1e-6)
+    positions: str = setting(
+        "how positions enter", choices=("rotary", "learned"), default="rotary"
+    )
+    context: int = setting(
+        "longest segment; 0 = any (learned positions need one)", low=0, default=0
+    )
+    rope_local_base: float = setting(
+        "rope_base of layers with a window, unscaled; 0 = as the others",
+        low=0.0,
+        default=0.0,
+    )
+    rope_scaling: str = setting(
+        "how angles are slowed for longer contexts",
+        choices=("none", "linear", "llama3"),
+        default="none",
+    )
+    rope_factor: float = setting("angles are slowed by this", low=1.0, default=1.0)
+    rope_low_factor: float = setting(
+        "llama3: waves longer than rope_context / this are slowed", low=0.0, default=1.0
+    )
+    rope_high_factor: float = setting(
+        "llama3: waves shorter than rope_context / this are not", low=0.0, default=4.0
+    )
+    rope_context: int = setting(
+        "llama3: context before the scaling", low=1, default=8192
+    )
+    windows: tuple[int, ...] = setting(
+        "of each layer, how many positions it sees, itself counted; 0 = all; () = all"
+        " in every layer",
+        low=0,
+        default=(),
+    )
+    attention_scale: float = setting(
+        "of the scores; 0 = 1 / sqrt(head width)", low=0.0, default=0.0
+    )
+    embedding_scale: float = setting("of the embedding", low=0.0, default=1.0)
+    embedding_norm: bool = setting("a norm on the embedding", default=False)
+    token_types: int = setting("rows of a token-type embedding", low=0, default=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +298,9 @@ def from_config(kind: type, config: Mapping[str, Any], where: str = "config") ->
     values = {}
     for name, field in fields.items():
         if name not in config:
-            raise InputError(f"{where}.{name} is missing: {_help(field)}")
+            if field.default is dataclasses.MISSING:
+                raise InputError(f"{where}.{name} is missing: {_help(field)}")
+            continue
         values[name] = _value(types_of[name], config[name], field, f"{where}.{name}")
     built = kind(**values)
     if hasattr(built, "check"):
@@ -285,8 +349,25 @@ def _value(wanted: Any, value: Any, field: dataclasses.Field, where: str) -> Any
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """The settings as plain nested dicts: what config.json holds."""
-    return dataclasses.asdict(settings)
+    """The settings as plain nested dicts: what config.json holds.
+
+    A key that is at its default is left out: written or not, it means the same.
+    """
+    if not dataclasses.is_dataclass(settings):
+        return _plain(settings)
+    return {
+        field.name: to_dict(value)
+        for field in dataclasses.fields(settings)
+        if (value := getattr(settings, field.name)) != field.default
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: to_dict(one) for key, one in value.items()}
+    if isinstance(value, tuple):
+        return tuple(to_dict(one) for one in value)
+    return value
 
 
 def describe(kind: type, prefix: str = "config") -> list[tuple[str, str, str]]:

@@ -140,7 +140,7 @@ def test_another_config_in_the_folder_names_the_keys_and_keeps_the_run(
         (["--config.optm.lr_peak=1"], "did you mean 'optim'?"),
         (["--config.steps=ten"], "--config.steps=ten is not a whole number"),
         (["--config.steps=2.5"], "--config.steps=2.5 is not a whole number"),
-        (["--config.model.bias=maybe"], "not true or false"),
+        (["--config.model.tied=maybe"], "not true or false"),
         (["--config.optim.lr_peak=nan"], "lr_peak is nan; it must be a finite"),
         (["--config.optim=adamw"], "is a group; set one of its keys: name"),
         (["--config.steps=0"], "config.steps is 0; it must be at least 1"),

@@ -1,5 +1,7 @@
 """Attention sees its own segment and nothing later; rotary positions are relative."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,12 @@ import pytest
 
 from tljax.model import attention
 
-rotate = jax.jit(attention.rotate, static_argnums=1)
+
+def rotate(x_BLHE, base):
+    frequency_E = base ** (-np.arange(0, x_BLHE.shape[-1], 2) / x_BLHE.shape[-1])
+    return jax.jit(attention.rotate)(x_BLHE, frequency_E.astype(np.float32))
+
+
 # three heads' worth of float32 sums of 12 terms: rounding stays below this
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 SEGMENTS_BL = np.array(
@@ -21,12 +28,17 @@ def draw(heads, seed, length=12):
     )
 
 
-def attend(*arrays, causal):
+def reach_of(causal, window=0):
+    return attention.Reach(causal, window, scale=0.5)
+
+
+def attend(*arrays, causal, window=0):
     """Compiled anew at each call: a test may have changed the block."""
-    return jax.jit(lambda *args: attention.attend(*args, causal=causal))(*arrays)
+    reach = reach_of(causal, window)
+    return jax.jit(lambda *args: attention.attend(*args, reach=reach))(*arrays)
 
 
-def attend_by_hand(q_BQHE, k_BKHE, v_BKHE, segments_BL, causal):
+def attend_by_hand(q_BQHE, k_BKHE, v_BKHE, segments_BL, causal, window=0):
     """One query at a time, over the positions that it may see."""
     q_BQHE, k_BKHE, v_BKHE = (
         np.asarray(x, np.float64) for x in (q_BQHE, k_BKHE, v_BKHE)
@@ -36,6 +48,8 @@ def attend_by_hand(q_BQHE, k_BKHE, v_BKHE, segments_BL, causal):
         seen = segments_BL[b] == segments_BL[b, i]
         if causal:
             seen &= np.arange(len(seen)) <= i
+        if window:
+            seen &= np.arange(len(seen)) > i - window
         scores_K = k_BKHE[b, seen, h] @ q_BQHE[b, i, h] / np.sqrt(q_BQHE.shape[-1])
         weights_K = np.exp(scores_K - scores_K.max())
         out_BQHE[b, i, h] = weights_K @ v_BKHE[b, seen, h] / weights_K.sum()
@@ -43,24 +57,26 @@ def attend_by_hand(q_BQHE, k_BKHE, v_BKHE, segments_BL, causal):
 
 
 @pytest.mark.parametrize("block", [4, 5, 64])
-@pytest.mark.parametrize("causal", [True, False])
-def test_blocks_of_any_size_give_plain_attention(monkeypatch, block, causal):
+@pytest.mark.parametrize(
+    ("causal", "window"), [(True, 0), (False, 0), (True, 1), (True, 5), (True, 12)]
+)
+def test_blocks_of_any_size_give_plain_attention(monkeypatch, block, causal, window):
     monkeypatch.setattr(attention, "_BLOCK", block)
     q, k, v = (draw(heads=3, seed=seed) for seed in range(3))
-    out = attend(q, k, v, SEGMENTS_BL, causal=causal)
-    np.testing.assert_allclose(
-        out, attend_by_hand(q, k, v, SEGMENTS_BL, causal), **CLOSE
-    )
+    out = attend(q, k, v, SEGMENTS_BL, causal=causal, window=window)
+    by_hand = attend_by_hand(q, k, v, SEGMENTS_BL, causal, window)
+    np.testing.assert_allclose(out, by_hand, **CLOSE)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("causal", [True, False])
-def test_own_gradients_are_those_of_plain_attention(monkeypatch, causal, dtype):
+@pytest.mark.parametrize(("causal", "window"), [(True, 0), (False, 0), (True, 3)])
+def test_own_gradients_are_those_of_plain_attention(monkeypatch, causal, window, dtype):
     monkeypatch.setattr(attention, "_BLOCK", 4)
     q, k, v = (jnp.asarray(draw(heads=3, seed=seed), dtype) for seed in range(3))
     pull = jnp.asarray(draw(heads=3, seed=3), dtype)
     same = SEGMENTS_BL[:, :, None] == SEGMENTS_BL[:, None, :]
     seen_BQK = same & (np.tri(12, dtype=bool) if causal else True)
+    seen_BQK &= ~np.tri(12, k=-window, dtype=bool) if window else True
 
     def plain(q, k, v):
         scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / 2.0
@@ -70,17 +86,17 @@ def test_own_gradients_are_those_of_plain_attention(monkeypatch, causal, dtype):
     def gradients(function, *arrays, pull):
         return jax.jit(lambda *args: jax.vjp(function, *args)[1](pull))(*arrays)
 
-    ours = gradients(
-        lambda *args: attention.attend(*args, SEGMENTS_BL, causal=causal),
-        *(q, k, v), pull=pull,
-    )  # fmt: skip
+    def own(*args):
+        return attention.attend(*args, SEGMENTS_BL, reach=reach_of(causal, window))
+
+    ours = gradients(own, q, k, v, pull=pull)
     wide = [np.asarray(x, np.float32) for x in (q, k, v, pull)]
     theirs = gradients(plain, *wide[:3], pull=jnp.asarray(wide[3]))
     # of a stored number (2^-24, 2^-8), times a margin for three products of 12 terms
     rounding = {"float32": 5e-6, "bfloat16": 2e-2}[dtype]
-    for own, other in zip(ours, theirs, strict=True):
-        assert own.dtype == dtype
-        error = np.abs(np.asarray(own, np.float32) - other)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.dtype == dtype
+        error = np.abs(np.asarray(one, np.float32) - other)
         assert error.max() < rounding * np.abs(other).max()
 
 
@@ -99,7 +115,8 @@ def test_gradients_flow_where_the_picture_has_a_cross(causal):
     q, k, v = (draw(heads=1, seed=seed, length=6)[:1] for seed in range(3))
 
     def out_Q(v):
-        return attention.attend(q, k, v, segments_BL, causal=causal).sum(axis=(0, 2, 3))
+        out_BQHE = attention.attend(q, k, v, segments_BL, reach=reach_of(causal))
+        return out_BQHE.sum(axis=(0, 2, 3))
 
     seen_QK = np.abs(jax.jit(jax.jacobian(out_Q))(v)).sum(axis=(1, 3, 4)) > 0
     picture = (
@@ -129,3 +146,37 @@ def test_only_distances_matter_to_rotated_products():
         same = np.diagonal(scores_QK, distance)
         np.testing.assert_allclose(same, same[0], rtol=1e-5, atol=1e-5)
     assert np.ptp(scores_QK[0]) > 0.1
+
+
+def test_frequencies_by_hand(model_settings):
+    def frequencies(window=0, **changes):
+        settings = dataclasses.replace(model_settings, head_width=8, **changes)
+        return attention.rotary_frequencies(settings, window=window)
+
+    plain = [1.0, 10**-0.5, 0.1, 10**-1.5]  # base 100
+    np.testing.assert_allclose(frequencies(), plain, rtol=1e-6)
+    slowed = frequencies(rope_scaling="linear", rope_factor=4.0)
+    np.testing.assert_allclose(slowed, np.array(plain) / 4, rtol=1e-6)
+    local = {"rope_local_base": 10_000.0, "rope_scaling": "linear", "rope_factor": 4.0}
+    own = frequencies(window=3, **local)
+    np.testing.assert_allclose(own, [1.0, 0.1, 0.01, 0.001], rtol=1e-6)
+    np.testing.assert_array_equal(frequencies(window=0, **local), slowed)
+    # wavelengths 6.3, 19.9, 62.8, 198.7 in an old context of 100: those shorter than
+    # 25 stay, longer than 100 are slowed, one in between is (100 / 62.8 - 1) / 3 kept
+    llama = frequencies(
+        rope_scaling="llama3", rope_factor=8.0, rope_context=100, rope_low_factor=1.0,
+        rope_high_factor=4.0,
+    )  # fmt: skip
+    kept = (100 / (20 * np.pi) - 1) / 3
+    by_hand = [*plain[:2], 0.1 * kept + 0.1 / 8 * (1 - kept), plain[3] / 8]
+    np.testing.assert_allclose(llama, by_hand, rtol=1e-6)
+
+
+def test_queries_behind_a_cache_are_the_last_rows_of_attention():
+    q, k, v = draw(heads=4, seed=0), draw(heads=2, seed=1), draw(heads=2, seed=2)
+    whole = attend(q, k, v, SEGMENTS_BL, causal=True, window=3)
+    same_BQK = SEGMENTS_BL[:, 9:, None] == SEGMENTS_BL[:, None]
+    near_QK = attention.seen(jnp.arange(9, 12), jnp.arange(12), reach_of(True, 3))
+    mask_BQK = same_BQK & near_QK[None]
+    last = attention.attend_cached(q[:, 9:], k, v, mask_BQK, 0.5)
+    np.testing.assert_allclose(last, whole[:, 9:], **CLOSE)

@@ -1,13 +1,14 @@
 """One layer: the identity when fresh, by hand when not, open to an adapter."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tljax.model import attention, block
+from tljax.model import attention, block, transformer
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # float32 sums of up to 24 terms
 X_BLD = np.random.default_rng(0).standard_normal((2, 6, 16), np.float32)
@@ -21,16 +22,15 @@ def make(model_settings, draw_params):
     def made(**changes):
         settings = dataclasses.replace(model_settings, **changes)
         layer = block.Block(settings)
-        params = draw_params(layer.init, jax.random.key(0), X_BLD, SEGMENTS_BL)
+        look = transformer.look_within(settings, 0, jnp.asarray(SEGMENTS_BL))
+        params = draw_params(layer.init, jax.random.key(0), X_BLD, look)
         run = jax.jit(
-            lambda x, segments, params, *rest: layer.apply(
-                {"params": params}, x, segments, *rest
-            ),
-            static_argnums=(4, 5),
+            lambda x, params, *rest: layer.apply({"params": params}, x, look, *rest),
+            static_argnums=(3, 4),
         )
 
         def awaited(*args):  # tests change params in place: nothing may still read them
-            return np.asarray(run(X_BLD, SEGMENTS_BL, *args))
+            return np.asarray(run(X_BLD, *args))
 
         return params["params"], awaited
 
@@ -41,38 +41,72 @@ def normed(x, scale=1.0):
     return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-6) * scale
 
 
-def test_root_mean_square_by_hand():
+def test_norms_by_hand(model_settings):
     x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
-    by_hand = [[3 / 12.5**0.5, 4 / 12.5**0.5], [0.0, 0.0]]
-    np.testing.assert_allclose(block.rms_norm(x), by_hand, rtol=1e-6)
-    scaled = block.rms_norm(x, jnp.array([1.0, 10.0]))
-    np.testing.assert_allclose(scaled, np.array(by_hand) * [1, 10], rtol=1e-6)
+    params = {"scale": jnp.array([1.0, 10.0]), "bias": jnp.array([0.5, 0.0])}
+    rms = np.array([[3 / 12.5**0.5, 4 / 12.5**0.5], [0.0, 0.0]]) * [1, 10]
+    out = block.normalize(model_settings, params, x)
+    np.testing.assert_allclose(out, rms, rtol=1e-6)
+    # 3 and 4 lie half below and above their mean; epsilon .75 makes the divisor 1
+    settings = dataclasses.replace(model_settings, norm="layer", norm_epsilon=0.75)
+    layer = [[-0.5 + 0.5, 5.0], [0.5, 0.0]]
+    out = block.normalize(settings, params, x)
+    np.testing.assert_allclose(out, layer, rtol=1e-6)
 
 
-def test_a_fresh_layer_is_the_identity(model_settings):
-    layer = block.Block(dataclasses.replace(model_settings, bias=True))
-    out, _ = jax.jit(layer.init_with_output)(jax.random.key(0), X_BLD, SEGMENTS_BL)
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+@pytest.mark.parametrize("norm_place", ["before", "both"])
+def test_a_fresh_layer_is_the_identity(model_settings, norm, norm_place):
+    settings = dataclasses.replace(
+        model_settings, bias="all", norm=norm, norm_place=norm_place
+    )
+    look = transformer.look_within(settings, 0, jnp.asarray(SEGMENTS_BL))
+    layer = block.Block(settings)
+    init = jax.jit(lambda key, x: layer.init_with_output(key, x, look))
+    out, _ = init(jax.random.key(0), X_BLD)
     np.testing.assert_array_equal(out, X_BLD)
+
+
+def test_norms_stand_where_the_settings_say(make):
+    """Every norm but one has scale 0: what is left tells where that one stands."""
+    params, run = make(norm_place="both")
+    for name in ("attention_post_norm", "mlp_post_norm"):
+        params[name]["scale"] *= 0
+    np.testing.assert_array_equal(run(params), X_BLD)
+    params, run = make(norm_place="after")
+    params["mlp_norm"]["scale"] = np.full(16, 3.0, np.float32)
+    out = run(params)
+    np.testing.assert_allclose(out, normed(out) * 3, **CLOSE)
+    assert set(params) == {"attention", "attention_norm", "mlp", "mlp_norm"}
 
 
 def linear(params, x):
     return x @ params["kernel"] + params["bias"]
 
 
+def gelu(x):
+    return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def gelu_exact(x):
+    return x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2
+
+
 ACTIVATIONS = {
     "swiglu": lambda up, gate: up * gate / (1 + np.exp(-gate)),
-    "gelu": lambda up, gate: (
-        up * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3))) / 2
-    ),
+    "geglu": lambda up, gate: up * gelu(gate),
+    "gelu": lambda up, gate: gelu(up),
+    "gelu_exact": lambda up, gate: gelu_exact(up),
     "relu2": lambda up, gate: np.maximum(up, 0) ** 2,
 }
 
 
 @pytest.mark.parametrize("mlp", ACTIVATIONS)
 def test_a_layer_by_hand(make, mlp):
-    params, run = make(mlp=mlp, bias=True)
+    params, run = make(mlp=mlp, bias="all")
     out = run(params)
-    assert ("gate" in params["mlp"]) == (mlp == "swiglu")
+    gated = mlp in ("swiglu", "geglu")
+    assert ("gate" in params["mlp"]) == gated
     own = params["attention"]
     x = normed(X_BLD, params["attention_norm"]["scale"])
     heads = {
@@ -82,17 +116,19 @@ def test_a_layer_by_hand(make, mlp):
     assert [h.shape[2] for h in heads.values()] == [4, 2, 2]
     q, k = (
         attention.rotate(
-            jnp.asarray(normed(heads[name], own[f"{name}_norm"]["scale"])), 100.0
+            jnp.asarray(normed(heads[name], own[f"{name}_norm"]["scale"])),
+            np.float32([1.0, 0.1]),
         )
         for name in ("query", "key")
     )
+    reach = attention.Reach(causal=True, window=0, scale=0.5)
     mixed = attention.attend(
-        q, k, heads["value"], jnp.asarray(SEGMENTS_BL), causal=True
+        q, k, heads["value"], jnp.asarray(SEGMENTS_BL), reach=reach
     )
     x = X_BLD + linear(own["output"], np.asarray(mixed).reshape(2, 6, 16))
     own = params["mlp"]
     inner = normed(x, params["mlp_norm"]["scale"])
-    gate = linear(own["gate"], inner) if mlp == "swiglu" else None
+    gate = linear(own["gate"], inner) if gated else None
     inner = ACTIVATIONS[mlp](linear(own["up"], inner), gate)
     np.testing.assert_allclose(out, x + linear(own["down"], inner), **CLOSE)
 
@@ -130,7 +166,7 @@ def test_dropout_drops_its_share_and_scales_up_the_rest(make):
 
 
 def test_an_adapter_sees_every_product_and_block_output(make):
-    params, run = make(bias=True)
+    params, run = make(bias="all")
     seen = {}
 
     def look(path, x, y):

@@ -34,7 +34,9 @@ def make(model_settings, draw_params):
         def run(params, batch, **others):
             return transformer.apply(settings, params, batch, **others)
 
-        return params, jax.jit(run, static_argnames="adapter")
+        compiled = jax.jit(run, static_argnames="adapter")
+        compiled.settings = settings
+        return params, compiled
 
     return made
 
@@ -176,3 +178,99 @@ def test_sizes_that_cannot_be_built_are_refused(model_settings, changes, said):
     transformer.check(model_settings)
     with pytest.raises(InputError, match=said):
         transformer.check(dataclasses.replace(model_settings, **changes))
+
+
+def test_places_count_from_a_segments_first_token():
+    segments_BL = jnp.array([[1, 1, 1, 2, 2, 0, 0], [0, 0, 3, 3, 3, 3, 4]])
+    by_hand = [[0, 1, 2, 0, 1, 0, 1], [0, 1, 0, 1, 2, 3, 0]]
+    np.testing.assert_array_equal(transformer.places_in_segment(segments_BL), by_hand)
+
+
+FOREIGN = {
+    "llama": {"head_width": 6, "rope_scaling": "llama3", "rope_context": 4,
+              "rope_factor": 8.0, "norm_epsilon": 1e-5},
+    "mistral": {"windows": (3, 3), "bias": "qkv"},
+    "gemma3": {"norm_place": "both", "windows": (2, 0), "rope_local_base": 10.0,
+               "rope_scaling": "linear", "rope_factor": 2.0, "mlp": "geglu",
+               "embedding_scale": 4.0, "attention_scale": 0.3},
+    "gpt2": {"positions": "learned", "context": 16, "norm": "layer", "bias": "all",
+             "mlp": "gelu", "qk_norm": False, "kv_heads": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_step_by_step_through_the_cache_is_the_whole_row(make, name):
+    params, run = make(**FOREIGN[name])
+    settings = run.settings
+    a, b = [3, 1, 4, 1, 5, 9, 2], [2, 7, 1, 8]
+    whole = run(params, batch_of([a, b + [0] * 3], [[1] * 7, [1] * 4 + [0] * 3]))
+
+    @jax.jit
+    def extend(params, batch, cache):
+        return transformer.extend(settings, params, batch, cache)
+
+    # the shorter prompt is padded at its beginning: . . . b b | b | b
+    def step(tokens, segments, positions, cache):
+        batch = batch_of(tokens, segments)
+        batch["positions_BL"] = np.array(positions, np.int32)
+        return extend(params, batch, cache)
+
+    cache = transformer.init_cache(settings, rows=2, places=9)
+    padded, segments = [0] * 3 + b[:2], [0] * 3 + [1] * 2
+    places = [range(5), [0, 0, 0, 0, 1]]
+    states, cache = step(
+        [a[:5], padded], [[1] * 5, segments], [*map(list, places)], cache
+    )
+    np.testing.assert_allclose(states[0], whole[0, :5], **CLOSE)
+    np.testing.assert_allclose(states[1, 3:], whole[1, :2], **CLOSE)
+    for i in (0, 1):
+        states, cache = step(
+            [[a[5 + i]], [b[2 + i]]], [[1], [1]], [[5 + i], [2 + i]], cache
+        )
+        np.testing.assert_allclose(states[0, 0], whole[0, 5 + i], **CLOSE)
+        np.testing.assert_allclose(states[1, 0], whole[1, 2 + i], **CLOSE)
+    assert int(cache["used"]) == 7
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_other_peoples_models_are_blind_across_segments_too(make, name):
+    params, run = make(**FOREIGN[name])
+    a, b = [3, 1, 4, 1, 5], [9, 2, 6]
+    packed, alone, other = run(
+        params,
+        batch_of([a + b, b + [0] * 5, a + [0] * 3],
+                 [[1] * 5 + [2] * 3, [1] * 3 + [0] * 5, [1] * 5 + [0] * 3]),
+    )  # fmt: skip
+    np.testing.assert_allclose(packed[5:], alone[:3], **CLOSE)
+    np.testing.assert_allclose(packed[:5], other[:5], **CLOSE)
+
+
+def test_a_window_hides_what_is_further_back(make):
+    params, run = make(windows=(2, 2))
+    near, far = batch_of([3, 1, 4, 1, 5], [1] * 5), batch_of([8, 1, 4, 1, 5], [1] * 5)
+    # two layers of window 2 reach two places back
+    same = (run(params, near) == run(params, far)).all(axis=-1)[0]
+    assert same.tolist() == [False, False, False, True, True]
+
+
+def test_token_types_and_the_norm_of_an_encoder(make):
+    bert = {"norm_place": "after", "norm": "layer", "embedding_norm": True,
+            "token_types": 2, "causal": False, "positions": "learned", "context": 8,
+            "mlp": "gelu_exact", "bias": "all", "qk_norm": False}  # fmt: skip
+    params, run = make(**bert)
+    assert "final_norm" not in params
+    batch = batch_of([3, 1, 4], [1] * 3)
+    plain = run(params, batch)
+    first = run(params, batch | {"types_BL": np.zeros((1, 3), np.int32)})
+    np.testing.assert_array_equal(plain, first)
+    other = run(params, batch | {"types_BL": np.ones((1, 3), np.int32)})
+    assert (np.abs(other - plain) > 1e-3).any()
+    with pytest.raises(InputError, match="rows of 9 tokens, but the model has 8"):
+        run(params, batch_of([1] * 9, [1] * 9))
+
+
+def test_logits_are_products_with_the_output_matrix(make):
+    params, run = make(tied=False)
+    states = run(params, batch_of([3, 1, 4], [1] * 3))
+    by_hand = np.asarray(states) @ np.asarray(params["output"]["kernel"]).T
+    np.testing.assert_allclose(transformer.logits_of(params, states), by_hand, **CLOSE)

@@ -42,7 +42,7 @@ def shapes_of(model, classifier=False):
 @pytest.fixture
 def settings(pretrain_config):
     """Untied, with biases and Muon: every rule is used."""
-    pretrain_config["model"] |= {"tied": False, "bias": True, "depth": 1}
+    pretrain_config["model"] |= {"tied": False, "bias": "all", "depth": 1}
     pretrain_config["optim"] |= {"name": "muon", "clip_norm": 1.0, "weight_decay": 0.1}
     pretrain_config["optim"] |= {"lr_peak": 0.05, "lr_muon": 0.1}
     return from_config(PretrainSettings, pretrain_config)
@@ -102,7 +102,7 @@ def test_where_every_parameter_lies(settings):
 
 @pytest.mark.parametrize("mlp", ["swiglu", "gelu", "relu2"])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bias", ["none", "qkv", "attention", "mlp", "all"])
 @pytest.mark.parametrize("classifier", [True, False])
 def test_every_kind_of_model_has_its_rules(model_settings, mlp, tied, bias, classifier):
     model = dataclasses.replace(model_settings, mlp=mlp, tied=tied, bias=bias)

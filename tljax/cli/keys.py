@@ -122,25 +122,29 @@ def _rows(kind: type, config: Mapping[str, Any] | None) -> list[tuple[str, str]]
         names = key.split(".")[1:]
         left = f"{key} ({type_name})"
         if config is not None:
-            left = f"{key} = {_value_at(config, names)}"
+            left = f"{key} = {_value_at(config, names, kind)}"
         rows.append((left, meaning + _allowed(kind, names)))
     return rows
 
 
-def _value_at(config: Any, names: list[str]) -> str:
+def _value_at(config: Any, names: list[str], kind: type) -> str:
+    default = _field(kind, names).default
+    absent = "(missing)" if default is dataclasses.MISSING else default
     for name in names:
-        config = (
-            config.get(name, "(missing)") if isinstance(config, Mapping) else config
-        )
+        config = config.get(name, absent) if isinstance(config, Mapping) else config
     return json.dumps(config, ensure_ascii=False, default=str)
+
+
+def _field(kind: type, names: list[str]) -> dataclasses.Field:
+    *groups, name = names
+    for group in groups:
+        kind = typing.get_type_hints(kind)[group]
+    return kind.__dataclass_fields__[name]
 
 
 def _allowed(kind: type, names: list[str]) -> str:
     """' [one of 1, 2]', ' [at least 0]', ' [0 to 1]', or ''."""
-    *groups, name = names
-    for group in groups:
-        kind = typing.get_type_hints(kind)[group]
-    limits = kind.__dataclass_fields__[name].metadata
+    limits = _field(kind, names).metadata
     if limits.get("choices"):
         return f" [one of {', '.join(map(str, limits['choices']))}]"
     # 300.0 reads better as 300; a large seed must not become 4.3e9

@@ -1,39 +1,86 @@
 """Attention inside segments: a position sees its own segment, and no later position.
 
-    weights = softmax(q k^T / sqrt(E) + mask)        (Vaswani et al. 2017, equation 1)
+weights = softmax(q k^T x scale + mask)          (Vaswani et al. 2017, equation 1)
 
-    segments  1 1 1 2 2 0      a packed row; 0 is padding
-    row 4     . . . x x .      what the last position of segment 2 sees
-
-Positions are rotary, hence relative: a segment may start anywhere in its row.
+segments  1 1 1 2 2 0      a packed row; 0 is padding
+row 4     . . . x x .      what the last position of segment 2 sees
+window 2  . . . x x .      at most 2 of them, the last ones; 0 = all
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tljax.model.product import in_rows, transposed
+from tljax.settings import ModelSettings
 
 _BLOCK = 64  # query rows that share one block of keys; skips the upper triangle
 _MASKED = -1e9
 
 
-def rotate(x_BLHE: jax.Array, base: float) -> jax.Array:
-    """Turns channel pairs by position x base^(-2i/E) (RoFormer, equation 34)."""
-    length, width = x_BLHE.shape[1], x_BLHE.shape[-1]
-    frequency_E = base ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
-    angle_LE = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency_E[None]
-    cos_LHE, sin_LHE = jnp.cos(angle_LE)[:, None], jnp.sin(angle_LE)[:, None]
+def rotary_frequencies(settings: ModelSettings, *, window: int) -> np.ndarray:
+    """Radians a position of each channel pair, float32 [E / 2].
+
+    base^(-2i/E), slowed as rope_scaling says; layers with a window may have a base of
+    their own, which is not slowed (Gemma 3).
+
+    Source: RoFormer, equation 15; Chen et al. 2023 (linear); Llama 3.1's report and
+    code for 'llama3', which interpolates between slowed and not by wavelength.
+    """
+    s = settings
+    local = window and s.rope_local_base
+    base = s.rope_local_base if local else s.rope_base
+    width = head_width(s)
+    exponent_E = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    frequency_E = np.float32(1) / np.float32(base) ** exponent_E
+    if local or s.rope_scaling == "none":
+        return frequency_E
+    slowed_E = frequency_E / np.float32(s.rope_factor)
+    if s.rope_scaling == "linear":
+        return slowed_E
+    waves_E = s.rope_context * frequency_E / np.float32(2 * np.pi)
+    low, high = s.rope_low_factor, s.rope_high_factor
+    kept_E = np.clip((waves_E - low) / (high - low), 0, 1).astype(np.float32)
+    return kept_E * frequency_E + (1 - kept_E) * slowed_E
+
+
+def head_width(settings: ModelSettings) -> int:
+    """Width of a head, E."""
+    return settings.head_width or settings.width // settings.heads
+
+
+def rotate(
+    x_BLHE: jax.Array, frequency_E: np.ndarray, position_BL: jax.Array | None = None
+) -> jax.Array:
+    """Turns channel pairs (i, i + E/2) by position x frequency (RoFormer, eq. 34).
+
+    Without positions, a row counts from 0: scores depend on differences only, so that a
+    segment may start anywhere in its row.
+    """
+    if position_BL is None:
+        position_BL = jnp.arange(x_BLHE.shape[1])[None]
+    angle_BLE = position_BL.astype(jnp.float32)[..., None] * frequency_E[None, None]
+    cos_BLHE, sin_BLHE = jnp.cos(angle_BLE)[:, :, None], jnp.sin(angle_BLE)[:, :, None]
     first, second = jnp.split(x_BLHE.astype(jnp.float32), 2, axis=-1)
     turned = jnp.concatenate(
         [
-            first * cos_LHE[None] - second * sin_LHE[None],
-            second * cos_LHE[None] + first * sin_LHE[None],
+            first * cos_BLHE - second * sin_BLHE,
+            second * cos_BLHE + first * sin_BLHE,
         ],
         axis=-1,
     )
     return turned.astype(x_BLHE.dtype)
+
+
+class Reach(NamedTuple):
+    """What a layer's queries may see, and how scores are scaled."""
+
+    causal: bool
+    window: int
+    scale: float
 
 
 def attend(
@@ -41,8 +88,7 @@ def attend(
     k_BKHE: jax.Array,
     v_BKHE: jax.Array,
     segments_BL: jax.Array,
-    *,
-    causal: bool,
+    reach: Reach,
 ) -> jax.Array:
     """Mixes values over each query's own segment.
 
@@ -51,7 +97,7 @@ def attend(
       k_BKHE: keys.
       v_BKHE: values.
       segments_BL: int32, 0 = padding; no attention crosses segments.
-      causal: whether later positions are hidden.
+      reach: whether later positions are hidden, how far back is seen, the scale.
 
     Returns:
       Mixed values [B, Q, H, E] in q's dtype. A padding position sees padding only.
@@ -63,34 +109,72 @@ def attend(
     q_BHQE, k_BHKE, v_BHKE = (
         in_rows(x.transpose(0, 2, 1, 3)) for x in (q_BQHE, k_BKHE, v_BKHE)
     )
-    mixed_BHQE = _mix(causal, q_BHQE, k_BHKE, v_BHKE, segments_BL)
+    mixed_BHQE = _mix(reach, q_BHQE, k_BHKE, v_BHKE, segments_BL)
     return in_rows(mixed_BHQE.transpose(0, 2, 1, 3))
 
 
-def _blocks(length: int, causal: bool) -> list[tuple[slice, slice]]:
+def seen(query_Q: jax.Array, key_K: jax.Array, reach: Reach) -> jax.Array:
+    """Which key places each query place may see, bool [Q, K]."""
+    behind_QK = query_Q[:, None] - key_K[None]
+    seen_QK = behind_QK >= 0 if reach.causal else jnp.ones_like(behind_QK, bool)
+    return seen_QK & (behind_QK < reach.window) if reach.window else seen_QK
+
+
+def attend_cached(
+    q_BQHE: jax.Array,
+    k_BKHE: jax.Array,
+    v_BKHE: jax.Array,
+    mask_BQK: jax.Array,
+    scale: float,
+) -> jax.Array:
+    """As `attend`, for queries that are fewer than the keys: no derivative of its own.
+
+    Args:
+      q_BQHE: queries; heads a multiple of the keys' (grouped: no key is copied).
+      k_BKHE: keys, those of unused places included.
+      v_BKHE: values.
+      mask_BQK: bool; a query that may see nothing mixes all values evenly.
+      scale: of the scores.
+    """
+    batch, queries, heads, width = q_BQHE.shape
+    shared = k_BKHE.shape[2]
+    grouped = q_BQHE.reshape(batch, queries, shared, heads // shared, width)
+    scores = jnp.einsum("bqhge,bkhe->bhgqk", grouped, k_BKHE).astype(jnp.float32)
+    scores = jnp.where(mask_BQK[:, None, None], scores * scale, _MASKED)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v_BKHE.dtype)
+    mixed = jnp.einsum("bhgqk,bkhe->bqhge", weights, v_BKHE)
+    return mixed.reshape(q_BQHE.shape)
+
+
+def _blocks(length: int, reach: Reach) -> list[tuple[slice, slice]]:
     """Pairs of (query positions, key positions that they may see)."""
-    step = _BLOCK if causal and length % _BLOCK == 0 else length
+    step = _BLOCK if reach.causal and length % _BLOCK == 0 else length
     return [
-        (slice(start, start + step), slice(0, start + step if causal else length))
+        (slice(start, start + step), _keys(start, start + step, length, reach))
         for start in range(0, length, step)
     ]
 
 
+def _keys(start: int, stop: int, length: int, reach: Reach) -> slice:
+    if not reach.causal:
+        return slice(0, length)
+    return slice(max(0, start - reach.window + 1) if reach.window else 0, stop)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _mix(causal, q_BHQE, k_BHKE, v_BHKE, segments_BL):
-    return _forward(causal, q_BHQE, k_BHKE, v_BHKE, segments_BL)[0]
+def _mix(reach, q_BHQE, k_BHKE, v_BHKE, segments_BL):
+    return _forward(reach, q_BHQE, k_BHKE, v_BHKE, segments_BL)[0]
 
 
-def _forward(causal, q_BHQE, k_BHKE, v_BHKE, segments_BL):
-    length, width = q_BHQE.shape[2:]
+def _forward(reach, q_BHQE, k_BHKE, v_BHKE, segments_BL):
+    length = q_BHQE.shape[2]
     mixed, weights = [], []
-    for queries, keys in _blocks(length, causal):
+    for queries, keys in _blocks(length, reach):
         scores_BHQK = q_BHQE[:, :, queries] @ transposed(k_BHKE[:, :, keys])
         mask_BQK = segments_BL[:, queries, None] == segments_BL[:, None, keys]
-        if causal:
-            query_Q, key_K = jnp.arange(length)[queries], jnp.arange(length)[keys]
-            mask_BQK &= (query_Q[:, None] >= key_K[None])[None]
-        scores_BHQK = scores_BHQK.astype(jnp.float32) * width**-0.5
+        places_L = jnp.arange(length)
+        mask_BQK &= seen(places_L[queries], places_L[keys], reach)[None]
+        scores_BHQK = scores_BHQK.astype(jnp.float32) * reach.scale
         weights_BHQK = jax.nn.softmax(
             jnp.where(mask_BQK[:, None], scores_BHQK, _MASKED), axis=-1
         ).astype(v_BHKE.dtype)
@@ -100,22 +184,22 @@ def _forward(causal, q_BHQE, k_BHKE, v_BHKE, segments_BL):
     return mixed_BHQE, (q_BHQE, k_BHKE, v_BHKE, weights)
 
 
-def _backward(causal, saved, gradient_BHQE):
+def _backward(reach, saved, gradient_BHQE):
     """With weights p, scores s and g the gradient of the mix:
 
-    dv = p^T g,  ds = p x (g v^T - sum(p x g v^T)) / sqrt(E),  dq = ds k,  dk = ds^T q.
+    dv = p^T g,  ds = p x (g v^T - sum(p x g v^T)) x scale,  dq = ds k,  dk = ds^T q.
     """
     q_BHQE, k_BHKE, v_BHKE, weights = saved
-    length, width = q_BHQE.shape[2:]
+    length = q_BHQE.shape[2]
     dq, dk_BHKE = [], jnp.zeros(k_BHKE.shape, jnp.float32)
     dv_BHKE = jnp.zeros(v_BHKE.shape, jnp.float32)
-    for (queries, keys), p_BHQK in zip(_blocks(length, causal), weights, strict=True):
+    for (queries, keys), p_BHQK in zip(_blocks(length, reach), weights, strict=True):
         g_BHQE = gradient_BHQE[:, :, queries]
         dv_BHKE = dv_BHKE.at[:, :, keys].add(transposed(p_BHQK) @ g_BHQE)
         pull_BHQK = (g_BHQE @ transposed(v_BHKE[:, :, keys])).astype(jnp.float32)
         wide_BHQK = p_BHQK.astype(jnp.float32)
         mean_BHQ1 = (wide_BHQK * pull_BHQK).sum(axis=-1, keepdims=True)
-        ds_BHQK = wide_BHQK * (pull_BHQK - mean_BHQ1) * width**-0.5
+        ds_BHQK = wide_BHQK * (pull_BHQK - mean_BHQ1) * reach.scale
         ds_BHQK = ds_BHQK.astype(q_BHQE.dtype)
         dq.append(ds_BHQK @ k_BHKE[:, :, keys])
         dk_BHKE = dk_BHKE.at[:, :, keys].add(

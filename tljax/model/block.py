@@ -1,11 +1,14 @@
 """One layer: x += attention(norm(x)); x += feed_forward(norm(x)).
 
+With norm_place 'after' x = norm(x + branch(x)), with 'both' x += norm(branch(norm(x))).
 Every product, block output, key and value passes through adapter(path, x, y), if one
 is given; without, nothing is added to the program. Output projections start at zero,
 so that a fresh layer is the identity.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -20,12 +23,35 @@ Adapter = Callable[[str, jax.Array, jax.Array], jax.Array]
 _normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
-def rms_norm(x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
-    """x / sqrt(mean(x^2)) x scale, over the last axis (Zhang & Sennrich 2019)."""
+class Look(NamedTuple):
+    """How a layer's positions look at each other.
+
+    Attributes:
+      reach: causal or not, window, scale.
+      mix: mix(q_BQHE, k_BKHE, v_BKHE) -> mixed values [B, Q, H, E].
+      positions_BL: of the rotary angles; None = places in the row.
+    """
+
+    reach: attention.Reach
+    mix: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    positions_BL: jax.Array | None = None
+
+
+def normalize(settings: ModelSettings, params: dict, x: jax.Array) -> jax.Array:
+    """x / sqrt(mean(x^2) + epsilon) x scale over the last axis, computed in float32.
+
+    LayerNorm takes the mean from x first and adds params["bias"] at the end.
+    Source: Zhang & Sennrich 2019, equation 4; Ba et al. 2016.
+    """
     wide = x.astype(jnp.float32)
-    wide *= jax.lax.rsqrt(jnp.mean(wide * wide, axis=-1, keepdims=True) + 1e-6)
-    if scale is not None:
-        wide *= scale.reshape((1,) * (x.ndim - 1) + scale.shape)
+    row = (1,) * (x.ndim - 1) + x.shape[-1:]
+    if settings.norm == "layer":
+        wide -= jnp.mean(wide, axis=-1, keepdims=True)
+    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+    wide *= jax.lax.rsqrt(mean_square + settings.norm_epsilon)
+    wide *= params["scale"].astype(jnp.float32).reshape(row)
+    if settings.norm == "layer":
+        wide += params["bias"].astype(jnp.float32).reshape(row)
     return wide.astype(x.dtype)
 
 
@@ -51,12 +77,17 @@ class Linear(nn.Module):
 
 
 class Norm(nn.Module):
-    """RMSNorm with a learned scale."""
+    """RMSNorm or LayerNorm with learned scale (and bias)."""
+
+    settings: ModelSettings
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        ones = nn.initializers.ones_init()
-        return rms_norm(x, self.param("scale", ones, (x.shape[-1],)))
+        width = (x.shape[-1],)
+        params = {"scale": self.param("scale", nn.initializers.ones_init(), width)}
+        if self.settings.norm == "layer":
+            params["bias"] = self.param("bias", nn.initializers.zeros_init(), width)
+        return normalize(self.settings, params, x)
 
 
 class Attention(nn.Module):
@@ -65,22 +96,27 @@ class Attention(nn.Module):
     settings: ModelSettings
 
     @nn.compact
-    def __call__(self, x_BLD, segments_BL, path, adapter):
+    def __call__(self, x_BLD, path, adapter, look: Look):
         s = self.settings
-        width = s.width // s.heads
+        width = attention.head_width(s)
         sizes = {"query": s.heads, "key": s.kv_heads, "value": s.kv_heads}
+        bias = s.bias in ("qkv", "attention", "all")
         q, k, v = (
-            Linear(heads * width, s.bias, name=name)(x_BLD, path, adapter).reshape(
+            Linear(heads * width, bias, name=name)(x_BLD, path, adapter).reshape(
                 *x_BLD.shape[:2], heads, width
             )
             for name, heads in sizes.items()
         )
         if s.qk_norm:
-            q, k = Norm(name="query_norm")(q), Norm(name="key_norm")(k)
-        q, k = attention.rotate(q, s.rope_base), attention.rotate(k, s.rope_base)
-        mixed = attention.attend(q, k, v, segments_BL, causal=s.causal)
-        out = Linear(s.width, s.bias, zero=True, name="output")
-        return out(mixed.reshape(x_BLD.shape), path, adapter)
+            rms = dataclasses.replace(s, norm="rms")
+            q, k = Norm(rms, name="query_norm")(q), Norm(rms, name="key_norm")(k)
+        if s.positions == "rotary":
+            frequency_E = attention.rotary_frequencies(s, window=look.reach.window)
+            q, k = (attention.rotate(x, frequency_E, look.positions_BL) for x in (q, k))
+        mixed = look.mix(q, k, v)
+        bias = s.bias in ("attention", "all")
+        out = Linear(s.width, bias, zero=True, name="output")
+        return out(mixed.reshape(*x_BLD.shape[:2], -1), path, adapter)
 
 
 class FeedForward(nn.Module):
@@ -89,22 +125,23 @@ class FeedForward(nn.Module):
     settings: ModelSettings
 
     @nn.compact
-    def __call__(self, x_BLD, segments_BL, path, adapter):
+    def __call__(self, x_BLD, path, adapter):
         s = self.settings
-        inner_BLF = Linear(s.mlp_width, s.bias, name="up")(x_BLD, path, adapter)
-        if s.mlp == "swiglu":
-            gate = Linear(s.mlp_width, s.bias, name="gate")
-            inner_BLF *= jax.nn.silu(gate(x_BLD, path, adapter))
-        elif s.mlp == "gelu":
-            inner_BLF = jax.nn.gelu(inner_BLF)
-        else:
+        bias = s.bias in ("mlp", "all")
+        inner_BLF = Linear(s.mlp_width, bias, name="up")(x_BLD, path, adapter)
+        if s.mlp in ("swiglu", "geglu"):
+            gate = Linear(s.mlp_width, bias, name="gate")(x_BLD, path, adapter)
+            inner_BLF *= jax.nn.silu(gate) if s.mlp == "swiglu" else jax.nn.gelu(gate)
+        elif s.mlp == "relu2":
             inner_BLF = jnp.square(jax.nn.relu(inner_BLF))
-        out = Linear(s.width, s.bias, zero=True, name="down")
+        else:
+            inner_BLF = jax.nn.gelu(inner_BLF, approximate=s.mlp == "gelu")
+        out = Linear(s.width, bias, zero=True, name="down")
         return out(inner_BLF, path, adapter)
 
 
 class Block(nn.Module):
-    """A pre-norm layer of the settings' kind."""
+    """A layer of the settings' kind."""
 
     settings: ModelSettings
 
@@ -112,22 +149,31 @@ class Block(nn.Module):
     def __call__(
         self,
         x_BLD: jax.Array,
-        segments_BL: jax.Array,
+        look: Look,
         dropout_key: jax.Array | None = None,
         path: str = "",
         adapter: Adapter | None = None,
     ) -> jax.Array:
         """Returns the residual stream after this layer; shapes and dtype of x kept."""
-        rate = self.settings.dropout
-        for name, kind in (("attention", Attention), ("mlp", FeedForward)):
-            mix = kind(self.settings, name=name)
-            normed_BLD = Norm(name=f"{name}_norm")(x_BLD)
-            y_BLD = mix(normed_BLD, segments_BL, f"{path}/{name}", adapter)
+        s = self.settings
+        for name in ("attention", "mlp"):
+            y_BLD = x_BLD
+            if s.norm_place != "after":
+                y_BLD = Norm(s, name=f"{name}_norm")(x_BLD)
+            if name == "attention":
+                mix = Attention(s, name=name)
+                y_BLD = mix(y_BLD, f"{path}/{name}", adapter, look)
+            else:
+                y_BLD = FeedForward(s, name=name)(y_BLD, f"{path}/{name}", adapter)
+            if s.norm_place == "both":
+                y_BLD = Norm(s, name=f"{name}_post_norm")(y_BLD)
             if adapter:
                 y_BLD = adapter(f"{path}/{name}", x_BLD, y_BLD)
             if dropout_key is not None:
                 dropout_key, key = jax.random.split(dropout_key)
-                kept = jax.random.bernoulli(key, 1 - rate, y_BLD.shape)
-                y_BLD = jnp.where(kept, y_BLD / (1 - rate), 0)
+                kept = jax.random.bernoulli(key, 1 - s.dropout, y_BLD.shape)
+                y_BLD = jnp.where(kept, y_BLD / (1 - s.dropout), 0)
             x_BLD += y_BLD
+            if s.norm_place == "after":
+                x_BLD = Norm(s, name=f"{name}_norm")(x_BLD)
         return x_BLD

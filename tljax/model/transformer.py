@@ -4,14 +4,18 @@
      "final_norm": {"scale": [D]}, "output": {"kernel": [V, D]} unless tied}
 
 One tree whether the layers are scanned or unrolled. Never holds a head of a task.
+Other people's models may add embedding/positions, embedding/types, embedding_norm, and
+have no final_norm (norm_place 'after').
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from tljax.model.block import Adapter, Block, rms_norm
+from tljax.model import attention
+from tljax.model.block import Adapter, Block, Look, normalize
 from tljax.model.product import product_dtype
 from tljax.settings import InputError, ModelSettings
 
@@ -20,14 +24,15 @@ _EMBEDDING_STD = 0.02
 
 def check(settings: ModelSettings, where: str = "config.model") -> None:
     """Raises InputError where the sizes cannot be built."""
-    if settings.width % settings.heads:
+    if not settings.head_width and settings.width % settings.heads:
         raise InputError(
             f"{where}.width={settings.width} is not divisible by"
             f" {where}.heads={settings.heads}"
         )
-    if settings.width // settings.heads % 2:
+    width = attention.head_width(settings)
+    if settings.positions == "rotary" and width % 2:
         raise InputError(
-            f"{where}.width / {where}.heads = {settings.width // settings.heads};"
+            f"{where}.width / {where}.heads = {width};"
             " rotary positions need an even head width"
         )
     if settings.heads % settings.kv_heads:
@@ -35,6 +40,17 @@ def check(settings: ModelSettings, where: str = "config.model") -> None:
             f"{where}.heads={settings.heads} is not divisible by"
             f" {where}.kv_heads={settings.kv_heads}"
         )
+    if settings.positions == "learned" and not settings.context:
+        raise InputError(
+            f"{where}.positions='learned' needs {where}.context, the longest text"
+        )
+    if settings.windows and len(settings.windows) != settings.depth:
+        raise InputError(
+            f"{where}.windows has {len(settings.windows)} numbers, {where}.depth is"
+            f" {settings.depth}; give one a layer, or none"
+        )
+    if any(settings.windows) and not settings.causal:
+        raise InputError(f"{where}.windows look back only; set {where}.causal=True")
 
 
 def init_params(settings: ModelSettings, vocab_size: int, key: jax.Array) -> dict:
@@ -42,21 +58,41 @@ def init_params(settings: ModelSettings, vocab_size: int, key: jax.Array) -> dic
     keys = jax.random.split(key, settings.depth + 2)
     shape = (vocab_size, settings.width)
     x_BLD = jnp.zeros((1, 2, settings.width))
-    segments_BL = jnp.ones((1, 2), jnp.int32)
+    look = look_within(settings, 0, jnp.ones((1, 2), jnp.int32))
     block = Block(settings)
     params = {
-        "embedding": {"tokens": _EMBEDDING_STD * jax.random.normal(keys[-1], shape)},
+        "embedding": _init_embedding(settings, shape, keys[-1]),
         "layers": {
-            str(i): block.init(keys[i], x_BLD, segments_BL)["params"]
+            str(i): block.init(keys[i], x_BLD, look)["params"]
             for i in range(settings.depth)
         },
-        "final_norm": {"scale": jnp.ones(settings.width)},
     }
+    norms = {
+        "embedding_norm": settings.embedding_norm,
+        "final_norm": settings.norm_place != "after",
+    }
+    for name in (name for name, there in norms.items() if there):
+        params[name] = {"scale": jnp.ones(settings.width)}
+        if settings.norm == "layer":
+            params[name]["bias"] = jnp.zeros(settings.width)
     if not settings.tied:
         params["output"] = {
             "kernel": _EMBEDDING_STD * jax.random.normal(keys[-2], shape)
         }
     return params
+
+
+def _init_embedding(settings, shape, key):
+    rows = {"tokens": shape[0]}
+    if settings.positions == "learned":
+        rows["positions"] = settings.context
+    if settings.token_types:
+        rows["types"] = settings.token_types
+    keys = [key, *jax.random.split(key, len(rows) - 1)]
+    return {
+        name: _EMBEDDING_STD * jax.random.normal(one, (count, shape[1]))
+        for (name, count), one in zip(rows.items(), keys, strict=True)
+    }
 
 
 def output_matrix(params: dict) -> jax.Array:
@@ -66,6 +102,15 @@ def output_matrix(params: dict) -> jax.Array:
         if "output" in params
         else params["embedding"]["tokens"]
     )
+
+
+def logits_of(params: dict, states_BLD: jax.Array) -> jax.Array:
+    """Logits [B, L, V] in float32 of hidden states, as `apply` returns them."""
+    output_VD = output_matrix(params).astype(states_BLD.dtype)
+    logits_BLV = jnp.einsum(
+        "bld,vd->blv", states_BLD, output_VD, preferred_element_type=jnp.float32
+    )
+    return logits_BLV.astype(jnp.float32)
 
 
 def apply(
@@ -80,16 +125,16 @@ def apply(
     Args:
       settings: what init_params was given.
       params: its tree.
-      batch: "tokens_BL" and "segments_BL", int32; segment 0 is padding.
+      batch: "tokens_BL" and "segments_BL", int32; segment 0 is padding. "types_BL", if
+        there, are token types (else 0). Positions count from a segment's first token.
       adapter: called as adapter(path, x, y) -> y on every product and block output.
       dropout_key: None switches dropout off.
 
     Returns:
       [B, L, D] in the product dtype.
     """
-    dtype = product_dtype(settings.dtype)
     segments_BL = batch["segments_BL"]
-    x_BLD = params["embedding"]["tokens"].astype(dtype)[batch["tokens_BL"]]
+    x_BLD = _embed(settings, params, batch, places_in_segment(segments_BL))
     if settings.dropout == 0.0:
         dropout_key = None
     layers = [params["layers"][str(i)] for i in range(settings.depth)]
@@ -97,22 +142,148 @@ def apply(
     if dropout_key is not None:
         keys = jax.random.split(dropout_key, settings.depth)
 
-    def one(x_BLD, layer, key, path):
-        return Block(settings).apply(
-            {"params": layer}, x_BLD, segments_BL, key, path, adapter
-        )
+    def one(x_BLD, layer, key, path, index):
+        look = look_within(settings, index, segments_BL)
+        return Block(settings).apply({"params": layer}, x_BLD, look, key, path, adapter)
 
-    if settings.scan_layers and adapter is None:
+    alike = len(set(settings.windows)) <= 1
+    if settings.scan_layers and alike and adapter is None:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
         scanned = (stacked, None if dropout_key is None else keys)
         body = functools.partial(_scan_body, one)
         x_BLD, _ = jax.lax.scan(body, x_BLD, scanned)
     else:
         for i, layer in enumerate(layers):
-            x_BLD = one(x_BLD, layer, keys[i], f"layers/{i}")
-    return rms_norm(x_BLD, params["final_norm"]["scale"])
+            x_BLD = one(x_BLD, layer, keys[i], f"layers/{i}", i)
+    return _finish(settings, params, x_BLD)
 
 
 def _scan_body(one, x_BLD, layer_and_key):
     layer, key = layer_and_key
-    return one(x_BLD, layer, key, "layers"), None
+    return one(x_BLD, layer, key, "layers", 0), None
+
+
+def _embed(settings, params, batch, position_BL):
+    dtype = product_dtype(settings.dtype)
+    tables = params["embedding"]
+    x_BLD = tables["tokens"].astype(dtype)[batch["tokens_BL"]]
+    if settings.embedding_scale != 1.0:
+        x_BLD *= jnp.asarray(settings.embedding_scale, dtype)
+    length = batch["tokens_BL"].shape[1]
+    if settings.positions == "learned":
+        if length > settings.context:
+            raise InputError(
+                f"rows of {length} tokens, but the model has {settings.context}"
+                " positions; take shorter rows"
+            )
+        x_BLD += tables["positions"].astype(dtype)[position_BL]
+    if settings.token_types:
+        types_BL = batch.get("types_BL", jnp.zeros_like(batch["tokens_BL"]))
+        x_BLD += tables["types"].astype(dtype)[types_BL]
+    if settings.embedding_norm:
+        x_BLD = normalize(settings, params["embedding_norm"], x_BLD)
+    return x_BLD
+
+
+def _finish(settings, params, x_BLD):
+    if settings.norm_place == "after":
+        return x_BLD
+    return normalize(settings, params["final_norm"], x_BLD)
+
+
+def places_in_segment(segments_BL: jax.Array) -> jax.Array:
+    """Each token's place in its segment.
+
+    segments  1 1 1 2 2 0 0
+    places    0 1 2 0 1 0 1
+    """
+    place_BL = jnp.broadcast_to(jnp.arange(segments_BL.shape[1]), segments_BL.shape)
+    begins_BL = jnp.diff(segments_BL, axis=1, prepend=segments_BL[:, :1] - 1) != 0
+    first_BL = jax.lax.cummax(jnp.where(begins_BL, place_BL, 0), axis=1)
+    return place_BL - first_BL
+
+
+def _reach(settings: ModelSettings, layer: int) -> attention.Reach:
+    scale = settings.attention_scale or attention.head_width(settings) ** -0.5
+    window = settings.windows[layer] if settings.windows else 0
+    return attention.Reach(settings.causal, window, scale)
+
+
+def look_within(settings: ModelSettings, layer: int, segments_BL: jax.Array) -> Look:
+    """How the positions of a row look at each other: within their segment."""
+    reach = _reach(settings, layer)
+    return Look(
+        reach,
+        lambda q, k, v: attention.attend(q, k, v, segments_BL, reach=reach),
+    )
+
+
+def init_cache(settings: ModelSettings, rows: int, places: int) -> dict[str, Any]:
+    """An empty cache of keys and values for `extend`.
+
+    Args:
+      settings: of the model.
+      rows: texts that grow together, B.
+      places: tokens that a row can hold, prompt and what is added.
+
+    Returns:
+      {"keys": {"0": [B, K, H, E] ...}, "values": likewise, in the product dtype;
+       "segments_BK": 0 where nothing is; "used": places taken, int32}.
+    """
+    shape = (rows, places, settings.kv_heads, attention.head_width(settings))
+    dtype = product_dtype(settings.dtype)
+    empty = {str(i): jnp.zeros(shape, dtype) for i in range(settings.depth)}
+    return {
+        "keys": empty,
+        "values": empty,
+        "segments_BK": jnp.zeros((rows, places), jnp.int32),
+        "used": jnp.zeros((), jnp.int32),
+    }
+
+
+def extend(
+    settings: ModelSettings, params: dict, batch: dict, cache: dict[str, Any]
+) -> tuple[jax.Array, dict[str, Any]]:
+    """As `apply`, for tokens that follow those in the cache.
+
+    Rows whose texts differ in length are padded at their beginning (segment 0), so that
+    all take the same places:    . . a b | c      the bar: what an `extend` adds
+                                 d e f g | h
+
+    Args:
+      settings: of the model; causal.
+      params: its tree.
+      batch: "tokens_BL", "segments_BL" (0 = padding) and "positions_BL", the place of
+        each token in its own text.
+      cache: of `init_cache`, or returned by the last call; must have L places left.
+
+    Returns:
+      (states [B, L, D], the cache with these tokens).
+    """
+    used, length = cache["used"], batch["tokens_BL"].shape[1]
+    segments_BK = jax.lax.dynamic_update_slice(
+        cache["segments_BK"], batch["segments_BL"], (0, used)
+    )
+    same_BQK = batch["segments_BL"][:, :, None] == segments_BK[:, None]
+    query_Q, key_K = used + jnp.arange(length), jnp.arange(segments_BK.shape[1])
+    keys, values = dict(cache["keys"]), dict(cache["values"])
+    x_BLD = _embed(settings, params, batch, batch["positions_BL"])
+    for i in map(str, range(settings.depth)):
+        reach = _reach(settings, int(i))
+
+        def mix(q, k, v, i=i, reach=reach):
+            for kept, new in ((keys, k), (values, v)):
+                kept[i] = jax.lax.dynamic_update_slice(kept[i], new, (0, used, 0, 0))
+            mask_BQK = same_BQK & attention.seen(query_Q, key_K, reach)[None]
+            return attention.attend_cached(q, keys[i], values[i], mask_BQK, reach.scale)
+
+        look = Look(reach, mix, batch["positions_BL"])
+        layer = {"params": params["layers"][i]}
+        x_BLD = Block(settings).apply(layer, x_BLD, look, path=f"layers/{i}")
+    grown = {
+        "keys": keys,
+        "values": values,
+        "segments_BK": segments_BK,
+        "used": used + length,
+    }
+    return _finish(settings, params, x_BLD), grown

@@ -11,12 +11,26 @@ import re
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from tljax.model.attention import head_width
 from tljax.settings import InputError, MeshSettings, ModelSettings
 
 AXES = ("run", "data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))
 _INWARD = r"layers/\d+/(attention/(query|key|value)|mlp/(up|gate))"
 _OUTWARD = r"layers/\d+/(attention/output|mlp/down)"
+_BIAS = {
+    "attention/(query|key|value)": PartitionSpec("tensor"),
+    "attention/output": PartitionSpec(),
+    "mlp/(up|gate)": PartitionSpec("tensor"),
+    "mlp/down": PartitionSpec(),
+}
+_BIASED = {
+    "none": (),
+    "qkv": tuple(_BIAS)[:1],
+    "attention": tuple(_BIAS)[:2],
+    "mlp": tuple(_BIAS)[2:],
+    "all": tuple(_BIAS),
+}
 
 
 def make_mesh(settings: MeshSettings) -> jax.sharding.Mesh:
@@ -47,7 +61,8 @@ def check_sizes(model: ModelSettings, mesh: MeshSettings, vocab_size: int) -> No
         "model.width": model.width,
         "model.mlp_width": model.mlp_width,
         "tokenizer.vocab_size": vocab_size,
-        "key and value width": model.width // model.heads * model.kv_heads,
+        "key and value width": head_width(model) * model.kv_heads,
+        "query width": head_width(model) * model.heads,
     }
     for name, size in sizes.items():
         for axis in ("fsdp", "tensor"):
@@ -76,13 +91,17 @@ def rules(model: ModelSettings, *, classifier: bool) -> list[tuple[str, Partitio
         (f"{_OUTWARD}/kernel", PartitionSpec("tensor", "fsdp")),
         (r"\w+norm/scale", PartitionSpec()),
     ]
+    if model.norm == "layer":
+        made.append((r"\w+norm/bias", PartitionSpec()))
+    for name, there in (
+        ("positions", model.positions == "learned"),
+        ("types", model.token_types),
+    ):
+        if there:
+            made.append((f"embedding/{name}", PartitionSpec(None, "fsdp")))
     if not model.tied:
         made.append(("output/kernel", PartitionSpec("tensor", "fsdp")))
-    if model.bias:
-        made += [
-            (f"{_INWARD}/bias", PartitionSpec("tensor")),
-            (f"{_OUTWARD}/bias", PartitionSpec()),
-        ]
+    made += [(f"{layer}/bias", _BIAS[layer]) for layer in _BIASED[model.bias]]
     if classifier:
         made.append(("head/(kernel|bias)", PartitionSpec()))
     # `output/kernel` of the vocabulary would also match the attention's own
@@ -159,4 +178,4 @@ class Placement:
         return NamedSharding(self.mesh, BATCH)
 
 
-_ROOTS = ("embedding", "layers", "final_norm", "output", "head")
+_ROOTS = ("embedding", "embedding_norm", "layers", "final_norm", "output", "head")

@@ -1,0 +1,47 @@
+"""A checkpoint of other people's: opened, not read; what it holds, tensor by tensor.
+
+Whatever the file format, config and tensor names are those that Transformers writes, so
+that a family needs one table. Readers make it; families and the tree's builder use it.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor that is told before it is read.
+
+    Attributes:
+      shape: as Transformers has it (a linear map's weight is [out, in]).
+      stored: the type in the file, e.g. 'F32', 'BF16', 'Q4_1'.
+      read: reads it from the file, anew at each call: float32, or bfloat16 or float16
+        where the file holds those.
+    """
+
+    shape: tuple[int, ...]
+    stored: str
+    read: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint.
+
+    Attributes:
+      where: file or folder, for messages.
+      config: what config.json says or would say ('model_type', 'hidden_size' ...).
+      tensors: name, e.g. 'model.layers.0.self_attn.q_proj.weight' -> Tensor.
+      tokenizer_json: text of a tokenizer.json (HF tokenizers); None if there is none.
+      tokenizer_config: what tokenizer_config.json says or would say: 'bos_token',
+        'eos_token', 'pad_token' (strings), 'add_bos_token', 'chat_template'.
+    """
+
+    where: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    tokenizer_json: str | None
+    tokenizer_config: Mapping[str, Any]
