@@ -80,7 +80,7 @@ def transplant(
     unused = [pattern for pattern in (*fresh, *left) if pattern not in used]
     if unused:
         raise InputError(f"transplant patterns match no leaf: {', '.join(unused)}")
-    return _nested(values), sorted(ledger)
+    return nested(values), sorted(ledger)
 
 
 def _matches(path: str, patterns: Sequence[str], used: set[str]) -> bool:
@@ -104,7 +104,8 @@ def _some(leaves: Mapping[str, Any]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" * (len(names) > 3))
 
 
-def _nested(values: Mapping[str, Any]) -> dict:
+def nested(values: Mapping[str, Any]) -> dict:
+    """Returns the tree whose `flat` is `values`."""
     tree: dict = {}
     for path, leaf in values.items():
         *parents, name = path.split("/")
