@@ -6,7 +6,7 @@
 preset   what                                             2 cores
 smoke    the whole way in small, for continuous integration   2 min
 quick    50, 100, 500 labels, 8 seeds                      9 to 12 min
-full     up to all labels, 10 seeds, tuned here            about 2 h, not yet run whole
+full     up to all labels, 10 seeds, tuned here            about 2 h
 Results, and what was tried on the way: experiments/low_shot/README.md.
 """
 
@@ -114,6 +114,16 @@ def get_config(preset: str = "quick") -> ConfigDict:
                 "checkpoints_kept": 1,
                 "choose": "last",
             },
+        }
+    )
+    # An arm of other people's, frozen: --config.probe.source=pkg:smollm2-135m (93 MB)
+    config.probe = ConfigDict(
+        {
+            "source": "",
+            "arm": "smollm2",
+            "layers": tuple(range(3, 31, 3)),  # of SmolLM2's 30; validation chooses
+            "poolings": ("mean", "last"),
+            "seeds": 8,
         }
     )
     config.plan = ConfigDict(

@@ -111,6 +111,65 @@ def draw_params():
     return drawn
 
 
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory):
+    """A llama of 2 layers as Transformers writes it: random weights, 300 tokens."""
+    import json
+
+    import numpy as np
+    import tokenizers
+    from safetensors.numpy import save_file
+
+    folder = tmp_path_factory.mktemp("hf") / "tiny"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    tensors = {}
+    for name, shape in _llama_shapes():
+        values = random.standard_normal(shape, np.float32) * 0.3
+        tensors[name] = values + 1 if name.endswith("norm.weight") else values
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(_LLAMA))
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|end|>", "<|user|>", "<|assistant|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["a lovely film", "a dreary film"] * 9, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"eos_token": "<|end|>", "chat_template": _CHAT}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def _llama_shapes():
+    width, inner, shared = 24, 20, 8
+    yield "model.embed_tokens.weight", (320, width)
+    yield "model.norm.weight", (width,)
+    for i in range(2):
+        layer = f"model.layers.{i}"
+        yield f"{layer}.input_layernorm.weight", (width,)
+        yield f"{layer}.post_attention_layernorm.weight", (width,)
+        for name, rows in {"q": width, "k": shared, "v": shared, "o": width}.items():
+            yield f"{layer}.self_attn.{name}_proj.weight", (rows, width)
+        yield f"{layer}.mlp.gate_proj.weight", (inner, width)
+        yield f"{layer}.mlp.up_proj.weight", (inner, width)
+        yield f"{layer}.mlp.down_proj.weight", (width, inner)
+
+
+_LLAMA = {
+    "model_type": "llama", "hidden_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 20,
+    "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 100.0,
+    "tie_word_embeddings": True, "vocab_size": 320,
+}  # fmt: skip
+_CHAT = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 _MODEL = {
     "width": 16, "depth": 2, "heads": 4, "kv_heads": 2, "mlp": "swiglu",
     "mlp_width": 24, "qk_norm": True, "bias": "none", "tied": True, "causal": True,

@@ -208,11 +208,53 @@ class InitSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class TransferSettings:
+    """What of a pre-trained model moves when it is fine-tuned; left out: all of it."""
+
+    method: str = setting(
+        "full: the weights; lora: a low-rank addition to matrices; head: the head only",
+        choices=("full", "lora", "head"),
+        default="full",
+    )
+    frozen_layers: int = setting(
+        "layers, from the bottom, that stay as they are, the embedding with them; their"
+        " output is computed once for every text",
+        low=0,
+        default=0,
+    )
+    rank: int = setting("lora: R", low=1, default=8)
+    alpha: float = setting("lora: the addition is scaled by alpha / R", default=16.0)
+    scaling: str = setting(
+        "lora: by alpha / R, or alpha / sqrt(R) (rsLoRA)",
+        choices=("standard", "rank_stabilized"),
+        default="standard",
+    )
+    targets: str = setting(
+        "lora: which matrices, a pattern on paths such as layers/0/attention/query",
+        default=r"layers/\d+/(attention|mlp)/\w+",
+    )
+    dropout: float = setting(
+        "lora: share of its inputs dropped", low=0.0, high=0.9, default=0.0
+    )
+
+    def check(self, where: str) -> None:
+        """Refuses keys that only LoRA reads where the method is another."""
+        for field in dataclasses.fields(self)[2:]:
+            value = getattr(self, field.name)
+            if self.method != "lora" and value != field.default:
+                raise InputError(
+                    f"{where}.{field.name}={value!r} is read by {where}.method='lora'"
+                    f" only; the method is {self.method!r}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
 class HeadSettings:
     """How token states become one classification."""
 
     pooling: str = setting(
-        "token states to one vector", choices=("mean", "last", "max")
+        "token states to one vector; cls = the first token's",
+        choices=("mean", "last", "cls", "max"),
     )
 
 
@@ -271,6 +313,7 @@ class FinetuneSettings:
     optim: OptimSettings
     mesh: MeshSettings
     record: RecordSettings
+    transfer: TransferSettings = TransferSettings()
 
 
 SETTINGS_OF_KIND = {"pretrain": PretrainSettings, "finetune": FinetuneSettings}

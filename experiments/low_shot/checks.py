@@ -5,12 +5,15 @@ Hours of pre-training must not end in an error that could be known at the start.
 
 import contextlib
 import dataclasses
+import pathlib
 from collections.abc import Iterator, Sequence
 
+from experiments.low_shot.probe import NoTokenizer
 from experiments.low_shot.settings import (
     ARMS,
     Choice,
     LowShotSettings,
+    ProbeStage,
     adapt_settings,
     finetune_settings,
     plan_for,
@@ -18,10 +21,12 @@ from experiments.low_shot.settings import (
     tuning_grids,
 )
 from tljax.cli.finetune import check as check_finetune
+from tljax.cli.models import source_settings
 from tljax.cli.pretrain import check as check_pretrain
 from tljax.data.labelled import LabelledSet, load_labelled
 from tljax.data.sources import Source
 from tljax.settings import InputError
+from tljax.train.files import read_json
 
 
 def cut_to_data(settings: LowShotSettings, source: Source) -> LowShotSettings:
@@ -41,7 +46,7 @@ def cut_to_data(settings: LowShotSettings, source: Source) -> LowShotSettings:
             " labelled rows"
         )
     existing = len(train)
-    plan = plan_for(settings.plan, existing)
+    plan = plan_for(settings.plan, existing, settings.probe)
     if plan.sizes != tuple(sorted(settings.plan.sizes)):
         print(
             f"{source.uri} has {existing} training labels: sizes"
@@ -59,6 +64,52 @@ def cut_to_data(settings: LowShotSettings, source: Source) -> LowShotSettings:
             " labels some have no example to learn from"
         )
     return dataclasses.replace(settings, plan=plan)
+
+
+def leave_out_probe(settings: LowShotSettings, folder: pathlib.Path) -> LowShotSettings:
+    """The settings, without the pretrained model's arm where it cannot be had.
+
+    With the arm go the claims about it. An experiment that began with it, or without,
+    goes on so.
+
+    Raises:
+      InputError: the experiment in the folder began with the model, which is gone.
+    """
+    probe, config = settings.probe, folder / "config.json"
+    if not probe.source:
+        return settings
+    began = read_json(config)["probe"]["source"] if config.exists() else None
+    reason = "this experiment began without it"
+    if began != "":
+        try:
+            layers = source_settings(probe.source).depth
+        except InputError as error:
+            if began is not None:
+                raise
+            reason = str(error)
+        else:
+            _check_layers(probe, layers)
+            return settings
+    claims = tuple(
+        claim
+        for claim in settings.plan.claims
+        if probe.arm not in (claim.arm, claim.against)
+    )
+    print(
+        f"the arm {probe.arm} ({probe.source}) is left out, and with it"
+        f" {len(settings.plan.claims) - len(claims)} claims: {reason}"
+    )
+    plan = dataclasses.replace(settings.plan, claims=claims)
+    without = dataclasses.replace(probe, source="")
+    return dataclasses.replace(settings, plan=plan, probe=without)
+
+
+def _check_layers(probe: ProbeStage, layers: int) -> None:
+    if max(probe.layers) > layers:
+        raise InputError(
+            f"config.probe.layers has {max(probe.layers)}; {probe.source} has {layers}"
+            " layers"
+        )
 
 
 def check_stages(settings: LowShotSettings) -> None:
@@ -81,18 +132,11 @@ def check_stages(settings: LowShotSettings) -> None:
             )
 
 
-class _NoTokenizer:
-    """In place of a tokenizer where only labels are looked at."""
-
-    def encode(self, texts: Sequence[str]) -> list[tuple]:
-        return [()] * len(texts)
-
-
 def _read_labels(
     source: Source, split: str, classes: Sequence[str] | None = None
 ) -> LabelledSet:
     """A split that every arm could use, with empty tokens."""
-    found = load_labelled(source, split, _NoTokenizer(), length=1, classes=classes)
+    found = load_labelled(source, split, NoTokenizer(), length=1, classes=classes)
     if "" in found.classes:
         count = int((found.labels == found.classes.index("")).sum())
         raise InputError(

@@ -1,6 +1,6 @@
 """Scratch or transfer? The experiment, phase after phase.
 
-    pre-train (-> adapt) (-> tune) -> scratch, transfer -> TF-IDF -> ... -> report
+    pre-train (-> adapt) (-> tune) -> scratch, transfer -> TF-IDF (-> probe) -> report
 
 Every phase skips what is finished; killed at any moment, the same command goes on.
 """
@@ -12,7 +12,8 @@ import pathlib
 import time
 
 from experiments.low_shot.baseline import run_baseline
-from experiments.low_shot.checks import check_stages, cut_to_data
+from experiments.low_shot.checks import check_stages, cut_to_data, leave_out_probe
+from experiments.low_shot.probe import run_probe
 from experiments.low_shot.settings import (
     ARMS,
     Choice,
@@ -48,6 +49,7 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
     folder = folder.resolve()  # one name, whatever the current directory
     settings = cut_to_data(settings, open_source(settings.task.source))
     check_stages(settings)
+    settings = leave_out_probe(settings, folder)
     open_run(folder, to_dict(settings), "low_shot")
     phases = _Phases(folder / "phases.json", stopped=_is_current(folder))
     with phases.time("pretrain"):
@@ -65,6 +67,9 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
             _finetune(settings, folder, arm, chosen, lm)
     with phases.time("tfidf"):
         _baseline(settings, folder)
+    if settings.probe.source:
+        with phases.time("probe"):
+            run_probe(settings, folder)
     with phases.time("contamination"):
         _contamination(settings, folder)
     if _is_current(folder):

@@ -3,7 +3,8 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from tljax.report.statistics import check_plan
 from tljax.settings import (
@@ -25,6 +26,8 @@ from tljax.settings import (
 )
 
 ARMS = ("scratch", "transfer")
+BASELINE = "tfidf"
+PROBE_LABELS = 100  # where a probe's claims are made, or at the nearest size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,23 +71,59 @@ class FinetuneStage:
 
 
 @dataclasses.dataclass(frozen=True)
+class ProbeStage:
+    """An arm of other people's: a probe on a frozen pretrained model."""
+
+    source: str = setting("URI of the model; '' = no such arm")
+    arm: str = setting("name of the arm, in run folders and figures")
+    layers: tuple[int, ...] = setting(
+        "the stream after so many layers is probed; of several, validation chooses",
+        low=0,
+    )
+    poolings: tuple[str, ...] = setting("mean, last, cls or max; likewise")
+    seeds: int = setting("subsets that choose, where there is a choice", low=1)
+
+    def check(self, where: str) -> None:
+        """Refuses a name that no run folder can have, and empty choices."""
+        if not self.source:
+            return
+        if not re.fullmatch(r"\w+", self.arm) or self.arm in (*ARMS, BASELINE):
+            raise InputError(
+                f"{where}.arm={self.arm!r} must be letters, digits or _, and none of"
+                f" {', '.join((*ARMS, BASELINE))}"
+            )
+        if not (self.layers and self.poolings):
+            raise InputError(f"{where}.layers and {where}.poolings must name some")
+        known = HeadSettings.__dataclass_fields__["pooling"].metadata["choices"]
+        for pooling in self.poolings:
+            if pooling not in known:
+                raise InputError(
+                    f"{where}.poolings has {pooling!r}{suggestion(pooling, known)};"
+                    f" allowed: {', '.join(known)}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
 class Claim:
     """`arm` is more accurate than `against` with n labels."""
 
     name: str = setting("how the report calls it")
-    arm: str = setting("the better one", choices=ARMS)
-    against: str = setting("the worse one", choices=ARMS)
+    arm: str = setting("the better one")
+    against: str = setting("the worse one")
     n: int = setting("number of labels, one of the sizes", low=2)
 
 
 @dataclasses.dataclass(frozen=True)
 class PlanSettings:
-    """Fixed before anything runs: one claim, transfer > scratch, at each size."""
+    """Fixed before anything runs."""
 
     sizes: tuple[int, ...] = setting("numbers of labels, cut to what exists", low=2)
     seeds: int = setting("runs an arm and size: subset, head, order", low=2)
     alpha: float = setting("level of the family of claims (Holm)", low=0.0, high=0.5)
-    claims: tuple[Claim, ...] = setting("the claims; () = transfer > scratch at each n")
+    claims: tuple[Claim, ...] = setting(
+        "the claims; () = transfer > scratch at each n and, with a probe, that it beats"
+        " scratch and TF-IDF at the n nearest to 100"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +163,7 @@ class LowShotSettings:
     adapt: AdaptStage
     task: LabelledSettings
     finetune: FinetuneStage
+    probe: ProbeStage
     plan: PlanSettings
     tuning: TuningSettings
     tuned: Mapping[str, Mapping[str, Choice]] = setting(
@@ -145,9 +185,7 @@ class LowShotSettings:
                     f" has its own; leave it at {unset} and set"
                     f" {where}.tuned.ARM.N.{name} or {where}.tuning"
                 )
-        check_plan(
-            self.plan.seeds, self.plan.claims or self.plan.sizes, self.plan.alpha
-        )
+        plan_for(self.plan, max(self.plan.sizes, default=0), self.probe)
 
     def _check_tuning(self, where: str) -> None:
         tuning = self.tuning
@@ -290,23 +328,41 @@ def finetune_settings(
     )
 
 
-def plan_for(plan: PlanSettings, existing: int) -> PlanSettings:
+def plan_for(plan: PlanSettings, existing: int, probe: ProbeStage) -> PlanSettings:
     """The plan with its sizes cut to the labels that exist and its claims spelt out.
 
     Raises:
-      InputError: a claim about a size that is not in the plan, or a plan that could
-        not pass whatever the outcome.
+      InputError: a claim about a size or an arm that is not in the plan, or a plan that
+        could not pass whatever the outcome.
     """
     sizes = tuple(sorted({min(n, existing) for n in plan.sizes}))
-    claims = plan.claims or tuple(
-        Claim(f"transfer beats scratch at n = {n}", "transfer", "scratch", n)
-        for n in sizes
-    )
+    arms = [*ARMS, BASELINE, *([probe.arm] if probe.source else [])]
+    claims = plan.claims or _claims(sizes, arms)
     for claim in claims:
         if claim.n not in sizes:
             raise InputError(
                 f"config.plan.claims speak of n = {claim.n}; the sizes are"
                 f" {', '.join(map(str, sizes))} ({existing} labels exist)"
             )
+        for arm in (claim.arm, claim.against):
+            if arm not in arms:
+                raise InputError(
+                    f"config.plan.claims speak of the arm {arm!r}"
+                    f"{suggestion(arm, arms)}; the arms are {', '.join(arms)}"
+                )
     check_plan(plan.seeds, claims, plan.alpha)
     return dataclasses.replace(plan, sizes=sizes, claims=claims)
+
+
+def _claims(sizes: tuple[int, ...], arms: Sequence[str]) -> tuple[Claim, ...]:
+    """Transfer beats scratch at each size; a probe beats scratch and the baseline."""
+    pairs = [("transfer", "scratch", n) for n in sizes]
+    if sizes:
+        n = min(sizes, key=lambda n: abs(math.log(n / PROBE_LABELS)))
+        for arm in arms:
+            if arm not in (*ARMS, BASELINE):
+                pairs += [(arm, "scratch", n), (arm, BASELINE, n)]
+    return tuple(
+        Claim(f"{arm} beats {against} at n = {n}", arm, against, n)
+        for arm, against, n in pairs
+    )

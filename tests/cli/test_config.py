@@ -59,7 +59,9 @@ def test_a_command_is_settings_a_folder_and_the_commands_own_flags(file):
         "--workdir=w",
         "--only=report",
         flags=[Flag("only", "PHASE", "one phase"), Flag("dry", "", "no run")],
-    ) == Command(InitSettings("runs/b"), pathlib.Path("w"), {"only": "report"})
+    ) == Command(
+        InitSettings("runs/b"), pathlib.Path("w"), {"only": "report"}, ("source",)
+    )
 
 
 @pytest.mark.parametrize(

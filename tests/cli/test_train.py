@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tljax.cli.main import main
-from tljax.train.checkpoint import load_params
+from tljax.train.checkpoint import load_params, params_sha256
 from tljax.train.record import read_metrics
 
 
@@ -50,6 +50,7 @@ def test_what_was_copied_stands_in_the_manifest(labelled_run, language_run):
         "copied": leaves,
         "fresh": ["head/bias", "head/kernel"],
         "left": [],
+        "params_sha256": params_sha256(load_params(language_run / "params")),
     }
     assert json.loads((language_run / "manifest.json").read_text())["init"] is None
 

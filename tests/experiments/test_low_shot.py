@@ -106,7 +106,7 @@ def test_every_size_has_its_own_grid_and_few_labels_cut_it_to_the_smallest_that_
     grids = tuning_grids(settings)
     assert {n: len(grid) for n, grid in grids.items()} == {100: 4, 500: 4, 2000: 4}
     assert {choice.epochs for choice in grids[500]} == {5.0}
-    plan = plan_for(settings.plan, existing=300)
+    plan = plan_for(settings.plan, 300, settings.probe)
     few = tuning_grids(dataclasses.replace(settings, plan=plan))
     assert {n: grid[0].epochs for n, grid in few.items()} == {100: 10.0, 300: 5.0}
 
@@ -137,22 +137,50 @@ def test_a_rate_for_every_arm_at_once_is_refused(settings_of, name, value):
         settings_of("quick", **{f"finetune__optim__{name}": value})
 
 
-def test_plan_is_cut_to_what_exists_with_one_claim_a_size(settings_of):
-    plan = plan_for(settings_of("quick").plan, existing=300)
+def test_plan_is_cut_to_what_exists_with_one_claim_a_size_and_two_of_the_probe(
+    settings_of,
+):
+    settings = settings_of("quick", probe__source="pkg:smollm2-135m")
+    plan = plan_for(settings.plan, 300, settings.probe)
     assert plan.sizes == (50, 100, 300)
-    assert [claim.n for claim in plan.claims] == [50, 100, 300]
-    assert plan_for(plan, existing=300) == plan  # what config.json brings back
+    told = [(claim.arm, claim.against, claim.n) for claim in plan.claims]
+    ours = [("transfer", "scratch", n) for n in (50, 100, 300)]
+    others = [("smollm2", "scratch", 100), ("smollm2", "tfidf", 100)]
+    assert told == ours + others
+    # what config.json brings back
+    assert plan_for(plan, 300, settings.probe) == plan
+    without = dataclasses.replace(settings.probe, source="")
+    assert len(plan_for(settings.plan, 300, without).claims) == 3
+    with pytest.raises(InputError, match="the arm 'smollm2'.*the arms are scratch, t"):
+        plan_for(plan, 300, without)
 
 
 def test_claim_about_a_size_that_was_cut_away_is_refused(settings_of):
-    plan = plan_for(settings_of("quick").plan, existing=5000)
+    settings = settings_of("quick")
+    plan = plan_for(settings.plan, 5000, settings.probe)
     with pytest.raises(InputError, match="n = 500; the sizes are 50, 100, 300"):
-        plan_for(plan, existing=300)
+        plan_for(plan, 300, settings.probe)
 
 
 def test_plan_that_cannot_pass_names_the_seeds_needed(settings_of):
     with pytest.raises(InputError, match="seeds to 7"):
         settings_of("quick", plan__seeds="6")
+    with pytest.raises(InputError, match="seeds to 8"):
+        settings_of("quick", plan__seeds="6", probe__source="hf:some")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("arm", "tfidf", "arm='tfidf' must be letters"),
+        ("arm", "a-b", "arm='a-b' must be letters"),
+        ("layers", "", "must name some"),
+        ("poolings", "men", "has 'men'; did you mean 'mean'"),
+    ],
+)
+def test_a_probe_that_could_not_be_made_is_refused(settings_of, key, value, said):
+    with pytest.raises(InputError, match=said):
+        settings_of("quick", probe__source="hf:some", **{f"probe__{key}": value})
 
 
 def test_grid_without_epochs_is_refused(settings_of):

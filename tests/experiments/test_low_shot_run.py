@@ -1,9 +1,15 @@
 """The main experiment from end to end, in small: every stage once, all its files."""
 
+import dataclasses
 import json
 import pathlib
 
+import pytest
+
+from experiments.low_shot.checks import leave_out_probe
 from experiments.low_shot.run import run
+from experiments.low_shot.settings import plan_for
+from tljax.settings import InputError, to_dict
 
 WORDS = {"good": ("lovely", "warm"), "bad": ("dreary", "cold")}
 
@@ -98,3 +104,62 @@ def test_every_stage_leaves_its_files_and_a_second_call_changes_none(
     (work / "summary.json").unlink()
     assert run(settings, work)["arms"] == summary["arms"]
     assert (work / "summary.json").exists()
+
+
+def test_a_probe_on_other_peoples_model_is_one_more_arm(
+    tmp_path, settings_of, tiny_llama, monkeypatch, capsys
+):
+    settings = tiny(settings_of, tmp_path)
+    probe = dataclasses.replace(
+        settings.probe, source=f"hf:{tiny_llama}", arm="theirs", layers=(1, 2),
+        poolings=("mean", "last"), seeds=2,
+    )  # fmt: skip
+    adapt = dataclasses.replace(settings.adapt, epochs=0.0)
+    plan = dataclasses.replace(settings.plan, seeds=8)  # three claims could pass
+    settings = dataclasses.replace(settings, probe=probe, adapt=adapt, plan=plan)
+    work = tmp_path / "work"
+    summary = run(settings, work)
+    assert set(summary["arms"]) == {"scratch", "transfer", "tfidf", "theirs"}
+    assert {(c["arm"], c["against"]) for c in summary["claims"]} == {
+        ("transfer", "scratch"), ("theirs", "scratch"), ("theirs", "tfidf")
+    }  # fmt: skip
+    ranked = json.loads((work / "probe_tuning.json").read_text())["8"]
+    assert len(ranked) == 4 and all(len(row["values"]) == 2 for row in ranked)
+    config = json.loads((work / "runs" / "theirs-n8-s3" / "config.json").read_text())
+    assert (config["layer"], config["pooling"]) == (
+        ranked[0]["layer"], ranked[0]["pooling"]
+    )  # fmt: skip
+    assert "a probe on hf:" in (work / "report.html").read_text()
+    before = modified(work)
+    assert run(settings, work) == summary
+    assert modified(work) == before
+
+
+def test_a_model_that_cannot_be_had_is_left_out_with_one_line(
+    tmp_path, settings_of, tiny_llama, capsys
+):
+    settings = tiny(settings_of, tmp_path)
+    probe = dataclasses.replace(settings.probe, source="hf:./gone", arm="theirs")
+    plan = plan_for(settings.plan, 36, probe)
+    settings = dataclasses.replace(settings, probe=probe, plan=plan)
+    work = tmp_path / "work"
+    without = leave_out_probe(settings, work)
+    said = capsys.readouterr().out
+    assert said.startswith("the arm theirs (hf:./gone) is left out, and with it 2 cla")
+    assert said.count("\n") == 1 and "gone is not a folder" in said
+    assert without.probe.source == "" and len(without.plan.claims) == 1
+    # began without, it goes on without, though the model is there now
+    work.mkdir()
+    (work / "config.json").write_text(json.dumps(to_dict(without)))
+    there = dataclasses.replace(probe, source=f"hf:{tiny_llama}", layers=(2,))
+    later = dataclasses.replace(settings, probe=there)
+    assert leave_out_probe(later, work).probe.source == ""
+    assert "began without it" in capsys.readouterr().out
+    # began with it, it is not silently dropped
+    (work / "config.json").write_text(json.dumps(to_dict(later)))
+    assert leave_out_probe(later, work) == later
+    with pytest.raises(InputError, match="gone is not a folder"):
+        leave_out_probe(settings, work)
+    high = dataclasses.replace(there, layers=(3,))
+    with pytest.raises(InputError, match="layers has 3; hf:.* has 2 layers"):
+        leave_out_probe(dataclasses.replace(settings, probe=high), work)

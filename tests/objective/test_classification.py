@@ -7,6 +7,7 @@ import pytest
 
 from tljax.model import heads, transformer
 from tljax.objective import classification
+from tljax.settings import TransferSettings
 
 
 def test_the_loss_by_hand():
@@ -30,8 +31,12 @@ def test_gathering_by_hand():
     tokens = jnp.array([7, 8, 9])
     found = classification.gather(tokens, jnp.array([[2, 0, -1], [1, -1, -1]]))
     np.testing.assert_array_equal(found, [[9, 7, 0], [8, 0, 0]])
+    streams = jnp.array([[7.0, 1.0], [8.0, 2.0], [9.0, 3.0]])
+    found = classification.gather(streams, jnp.array([[2, -1]]))
+    np.testing.assert_array_equal(found, [[[9, 3], [0, 0]]])
 
 
+ALL = TransferSettings()  # all weights move
 BATCH = {
     "tokens_BL": np.array([[3, 4, 5, 6, 0], [7, 8, 9, 2, 2], [4, 4, 0, 0, 0]]),
     "segments_BL": np.array([[1, 1, 2, 2, 0], [1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]),
@@ -53,9 +58,9 @@ def test_correct_items_are_counted_by_weight(model_settings, params):
     @jax.jit
     def both(params, labels_BM):
         batch = BATCH | {"labels_BM": labels_BM}
-        loss = classification.labelled_loss(model_settings, "mean")
+        loss = classification.labelled_loss(model_settings, "mean", ALL)
         logits = classification.logits(model_settings, "mean", params, batch)
-        return logits, loss(params, batch, None)
+        return logits, loss(params, batch | {"frozen": {}}, None)
 
     real, labels_BM = BATCH["weights_BM"] > 0, BATCH["labels_BM"]
     logits_BMC, _ = both(params, labels_BM)
@@ -71,10 +76,11 @@ def test_correct_items_are_counted_by_weight(model_settings, params):
 
 
 def test_sums_of_small_batches_are_the_large_batch_s(model_settings, params):
-    loss = classification.labelled_loss(model_settings, "last")
+    loss = classification.labelled_loss(model_settings, "last", ALL)
 
     @jax.jit
     def total(params, batch):
+        batch = batch | {"frozen": {}}
         return jax.value_and_grad(loss, has_aux=True)(params, batch, None)
 
     whole = total(params, BATCH)

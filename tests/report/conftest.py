@@ -148,7 +148,8 @@ def write_experiment(
                 run = folder / "runs" / f"{arm}-n{n}-s{seed}"
                 rows = predictions(arm, n, items, difficulty_I, rng)
                 write_lines(run / "predictions" / "test.jsonl", rows)
-                config = {"kind": "finetune", "seed": seed, "epochs": 20.0}
+                kind = "tfidf" if arm == "tfidf" else "finetune"
+                config = {"kind": kind, "seed": seed, "epochs": 20.0}
                 source = "lm" if arm == "transfer" else ""
                 config |= {"task": {"n": n}, "init": {"source": source}}
                 config["optim"] = {"lr_peak": 0.003, "layer_decay": 1.0}

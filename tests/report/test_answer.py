@@ -99,6 +99,12 @@ def test_a_winning_baseline_is_said_plainly() -> None:
     )
 
 
+def test_a_small_p_over_seeds_is_not_enough_where_the_interval_holds_zero() -> None:
+    baseline = [{"n": 50, "estimate": -0.01, "ci95": [-0.02, 0.001], "p_holm": 0.01}]
+    second = answer(summary([], baseline))[1]
+    assert "cannot be told from transfer" in second and "beats" not in second
+
+
 def test_compare_baseline_is_transfer_minus_tfidf_paired_by_seed() -> None:
     def predictions(correct: list[int]) -> records.Predictions:
         return records.Predictions(
@@ -112,7 +118,7 @@ def test_compare_baseline_is_transfer_minus_tfidf_paired_by_seed() -> None:
     answers = {}
     for seed in range(3):
         for arm, correct in (("transfer", [1, 1]), ("tfidf", [0, 1])):
-            run = records.Run(f"{arm}-{seed}", arm, 50, seed)
+            run = records.Run(f"{arm}-{seed}", arm, 50, seed, arm != "tfidf")
             answers[run] = predictions(correct)
     (entry,) = compare_baseline(answers)
     assert entry["n"] == 50

@@ -17,7 +17,7 @@ def answers(folder: Path) -> dict[records.Run, records.Predictions]:
     found = {}
     for arm, seeds in (("scratch", SCRATCH), ("transfer", TRANSFER)):
         for seed, true in enumerate(seeds):
-            run = records.Run(folder / f"{arm}-n50-s{seed}", arm, 50, seed)
+            run = records.Run(folder / f"{arm}-n50-s{seed}", arm, 50, seed, True)
             path = run.folder / "predictions" / "test.jsonl"
             path.parent.mkdir(parents=True)
             rows = [json.dumps({"id": i, "text": f"text {i}"}) for i in "wxyz"]

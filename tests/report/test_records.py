@@ -31,7 +31,7 @@ def write_run(folder, rows):
     path.parent.mkdir(parents=True)
     text = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
     path.write_text(text, encoding="utf-8")
-    return records.Run(folder, "scratch", 50, 0)
+    return records.Run(folder, "scratch", 50, 0, True)
 
 
 def write_metrics(folder, *lines):
@@ -45,9 +45,13 @@ def raises(message):
 
 def test_an_experiment_lists_its_runs_in_order(tmp_path):
     (tmp_path / "config.json").write_text('{"plan": {"seeds": 2}}')
-    for name in ("transfer-n50-s1", "scratch-n100-s0", "scratch-n50-s10", ".part"):
-        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / ".part").mkdir(parents=True)
+    for name in ("transfer-n50-s1", "scratch-n100-s0", "scratch-n50-s10"):
+        (tmp_path / "runs" / name).mkdir()
+        config = tmp_path / "runs" / name / "config.json"
+        config.write_text('{"kind": "finetune"}')
     (tmp_path / "runs" / "scratch-n50-s9").mkdir()
+    (tmp_path / "runs" / "scratch-n50-s9" / "config.json").write_text('{"kind": "x"}')
     found = records.load_experiment(tmp_path)
     assert [run.folder.name for run in found.runs] == [
         "scratch-n50-s9",
@@ -56,8 +60,9 @@ def test_an_experiment_lists_its_runs_in_order(tmp_path):
         "transfer-n50-s1",
     ]
     assert found.runs[0] == records.Run(
-        tmp_path / "runs" / "scratch-n50-s9", "scratch", 50, 9
+        tmp_path / "runs" / "scratch-n50-s9", "scratch", 50, 9, False
     )
+    assert all(run.trained for run in found.runs[1:])
     assert found.select(arm="scratch", n=50) == found.runs[:2]
     assert found.select(arm="scratch", n=7) == ()
     assert found.config == {"plan": {"seeds": 2}}

@@ -72,6 +72,8 @@ def folder(tmp_path):
         for seed, right in enumerate(rights):
             run = work / "runs" / f"{arm}-n{n}-s{seed}"
             write_run(run, right)
+            kind = "tfidf" if arm == "tfidf" else "finetune"
+            write(run / "config.json", {"kind": kind})
             if arm != "tfidf":
                 manifest = {"padding_share": 0.1, "tokens": 100}
                 write(run / "manifest.json", manifest)

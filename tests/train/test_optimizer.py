@@ -188,3 +188,22 @@ def test_muon_s_matrices_have_a_rate_of_their_own(optim_settings):
     assert top["out"]["kernel"] == pytest.approx(1 - 0.2 / 2)
     assert top["up"]["kernel"] == pytest.approx(1 - 0.2 / 2 * (6 / 4) ** 0.5)
     assert top["norm"]["scale"] == pytest.approx(1 - 0.1 / 2)
+
+
+def test_of_a_part_that_moves_each_layer_keeps_its_rate(optim_settings):
+    settings = dataclasses.replace(optim_settings, lr_peak=0.1, layer_decay=0.5)
+    hparams = optimizer.hyperparameters(settings, steps=4, seed=0)
+
+    def moved(params):
+        return optimizer.apply_direction(
+            settings, params, params, jnp.int32(0), hparams
+        )
+
+    whole = jax.tree.map(jnp.ones_like, draw(0))
+    top = {"layers": {"1": whole["layers"]["1"]}, "head": whole["head"]}
+    part, all_of_it = moved(top), moved(whole)
+    assert jax.tree.all(
+        jax.tree.map(np.array_equal, part["layers"]["1"], all_of_it["layers"]["1"])
+    )
+    head = moved({"head": whole["head"]})  # nothing but the head moves
+    assert np.array_equal(head["head"]["kernel"], all_of_it["head"]["kernel"])

@@ -11,6 +11,7 @@ from tljax.data import batches
 from tljax.data.labelled import LabelledSet
 from tljax.model import heads, transformer
 from tljax.objective.classification import gather, labelled_loss
+from tljax.settings import TransferSettings
 from tljax.train import optimizer, population, step
 
 # float32: sums over a batch of 8 in another order, through a layer and back
@@ -56,7 +57,7 @@ def plan_of(labelled, seed, steps):
 
 def take(flat, plan, index):
     batch = {name.replace("_T", "_"): rows[index] for name, rows in plan.items()}
-    return batch | {"tokens_BL": gather(flat, batch["tokens_BL"])}
+    return batch | {"tokens_BL": gather(flat, batch["tokens_BL"]), "frozen": {}}
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def crew(model_settings, optim_settings, draw_params):
         states.append(step.init_state(params, optim))
         plans.append(plan_of(labelled, i, steps))
         rates.append(optimizer.hyperparameters(optim, steps, seed=i))
-    loss = labelled_loss(model_settings, "mean")
+    loss = labelled_loss(model_settings, "mean", TransferSettings())
     train_step = step.make_train_step(loss, optim_settings)
     stacked = [population.stack(trees) for trees in (states, plans, rates)]
     return train_step, batches.flat_tokens(labelled), stacked

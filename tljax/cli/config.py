@@ -31,11 +31,13 @@ class Command(NamedTuple):
       settings: an instance of the settings dataclass, checked (`from_config`).
       workdir: where to.
       rest: the command's own flags that were given, name -> text ('' of a switch).
+      overridden: keys that the command line set, without 'config.'.
     """
 
     settings: Any
     workdir: pathlib.Path
     rest: dict[str, str]
+    overridden: tuple[str, ...]
 
 
 def parse_command(
@@ -84,6 +86,7 @@ def parse_command(
         settings=from_config(kind_of(config, kinds), config),
         workdir=pathlib.Path(given.flags["workdir"]).expanduser(),
         rest={name: given.flags[name] for name in rest},
+        overridden=tuple(given.overrides),
     )
 
 

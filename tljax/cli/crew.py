@@ -1,7 +1,9 @@
 """What the members of a fine-tuning population share: data, base weights, programs.
 
 labelled sets, plans (one a member)  ->  advance: steps of training, compiled once
-base run's parameters                ->  first_params: each member's own start
+base model                           ->  first_params: each member's own start; frozen:
+                                         what does not move, once for all
+frozen bottom                        ->  its output for every token, computed once
 """
 
 import dataclasses
@@ -12,15 +14,20 @@ import jax
 import numpy as np
 
 from tljax.cli import parts
+from tljax.cli.models import load_source_params
 from tljax.data import batches
 from tljax.data.labelled import LabelledSet, load_labelled, nested_subset
 from tljax.data.sources import open_source
 from tljax.evaluate import classification
+from tljax.evaluate.features import token_streams
 from tljax.model import heads, transformer
 from tljax.objective.classification import gather, labelled_loss
-from tljax.settings import FinetuneSettings, InputError
+from tljax.settings import FinetuneSettings, InputError, TransferSettings
 from tljax.train import population, step
-from tljax.transfer.transplant import transplant
+from tljax.train.checkpoint import params_sha256
+from tljax.train.progress import Progress
+from tljax.transfer.method import compose, split, untouched_layers
+from tljax.transfer.transplant import flat, nested, transplant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,30 +70,93 @@ class Crew:
         self.rows = batches.choose_rows(
             self.train.lengths, batch=first.optim.batch, row_length=self.row_length
         )
-        self.base, self.ledger = None, None
+        self.base = None
         if first.init.source:
-            self.base = parts.load_source_params(first.init.source, first.model)
+            self.base = load_source_params(first.init.source, first.model)
+        self.start, self.init_facts = self._transplant()
+        self.frozen = self._freeze()
         self.scorer = classification.Scorer(
-            first.model, first.head.pooling, self.row_length, self.slots
+            first.model, first.head.pooling, self.row_length, self.slots, first.transfer
         )
-        self.scoring = {name: self.scorer.plan(one) for name, one in self.sets.items()}
         self.plans = {one.folder: self._plan(one.settings) for one in members}
         self.longest = max(plan.steps for plan in self.plans.values())
+        streams = {
+            name: self._stream(one)
+            for name, one in {"train": self.train, **self.sets}.items()
+        }
+        self.scoring = {
+            name: self.scorer.plan(one, streams[name])
+            for name, one in self.sets.items()
+        }
         self.flat = batches.flat_tokens(self.train)
+        if streams["train"] is not None:
+            self.flat = streams["train"]
+        self._jit_init = jax.jit(self._init)
         self._advance = {}
 
-        @jax.jit
-        def init(key):
-            params = transformer.init_params(
-                first.model, self.tokenizer.vocab_size, key
-            )
+    def _init(self, key: jax.Array) -> dict:
+        """Fresh parameters, those of the head by a key of their own."""
+        model = self.settings.model
+        params = {}
+        if self.base is None:
+            params = transformer.init_params(model, self.tokenizer.vocab_size, key)
             params.pop("output", None)
-            head_key = jax.random.fold_in(key, 1)
-            width, classes = first.model.width, len(self.classes)
-            params["head"] = heads.init_classifier(width, classes, head_key)
-            return params
+        head_key = jax.random.fold_in(key, 1)
+        classes = len(self.classes)
+        params["head"] = heads.init_classifier(model.width, classes, head_key)
+        return params
 
-        self._init = init
+    def _transplant(self) -> tuple[dict, dict | None]:
+        """The base's parameters in their places, without a head; the facts of it."""
+        if self.base is None:
+            return {}, None
+        rows = self.base["embedding"]["tokens"].shape[0]
+        if self.tokenizer.text_vocab_size > rows:
+            raise InputError(
+                f"the tokenizer has {self.tokenizer.text_vocab_size} tokens, the"
+                f" embedding of {self.settings.init.source} {rows} rows"
+            )
+        key = jax.random.key(0)
+        target = jax.eval_shape(
+            lambda key: (
+                transformer.init_params(self.settings.model, rows, key)
+                | self._init(key)
+            ),
+            key,
+        )
+        target.pop("output", None)
+        left = [f"{name}/.*" for name in ("output", "head") if name in self.base]
+        params, ledger = transplant(self.base, target, fresh=["head/.*"], left=left)
+        del params["head"]
+        sha256 = params_sha256(self.base)
+        source = self.settings.init.source
+        return params, parts.ledger_facts(source, ledger, sha256)
+
+    def _freeze(self) -> dict:
+        """What no member moves, once and on the device; {} where all moves."""
+        settings = self.settings.transfer
+        if settings == TransferSettings():
+            return {}
+        start = {**self.start, "head": {}}
+        frozen = jax.device_put(split(start, settings, jax.random.key(0))[1])
+        self.start = nested({**flat(self.start), **flat(frozen)})
+        self.base = None  # its copy on the host is not needed any more
+        return frozen
+
+    def _stream(self, labelled: LabelledSet) -> np.ndarray | None:
+        """What the frozen bottom computes for every token of a set."""
+        model = self.settings.model
+        below = untouched_layers(model, self.settings.transfer)
+        if not below:
+            return None
+        with Progress(f"{below} frozen layers", len(labelled)) as bar:
+            return token_streams(
+                model,
+                self.frozen,
+                labelled.tokens,
+                below=below,
+                progress=lambda items, tokens: bar.update(items, tokens=tokens),
+            )
 
     def _plan(self, settings: FinetuneSettings) -> batches.PackedPlan:
         n = settings.task.n or len(self.train)
@@ -104,15 +174,15 @@ class Crew:
         return plan
 
     def first_params(self, settings: FinetuneSettings) -> dict:
-        """A member's parameters before its first step."""
-        params = self._init(jax.random.key(settings.seed))
-        if self.base is None:
-            return params
-        left = ["output/.*"] if "output" in self.base else []
-        params, self.ledger = transplant(
-            self.base, params, fresh=["head/.*"], left=left
-        )
-        return params
+        """What a member moves, before its first step."""
+        key = jax.random.key(settings.seed)
+        params = {**self.start, **self._jit_init(key)}
+        adapter_key = jax.random.fold_in(key, 2)
+        return split(params, settings.transfer, adapter_key)[0]
+
+    def whole(self, moving: dict) -> dict:
+        """A member's parameters with those that did not move."""
+        return compose(moving, self.frozen, self.settings.transfer).params
 
     def tokens(self, one: Member) -> int:
         """Tokens that a member's training computes, padding included."""
@@ -132,10 +202,22 @@ class Crew:
             for name, value in fill.items()
         }
 
+    def data_on_device(self) -> dict:
+        """What every step of every member reads."""
+        return {"flat": jax.numpy.asarray(self.flat), "frozen": self.frozen}
+
+    @property
+    def frozen_above(self) -> dict:
+        """The frozen layers that gradients pass through."""
+        first = untouched_layers(self.settings.model, self.settings.transfer)
+        layers = self.frozen.get("layers", {})
+        return {"layers": {i: one for i, one in layers.items() if int(i) >= first}}
+
     def advance(self, mode: str):
-        """advance(flat, state, plan, hparams, until), compiled once a mode."""
+        """advance(data, state, plan, hparams, until), compiled once a mode."""
         if mode not in self._advance:
-            loss = labelled_loss(self.settings.model, self.settings.head.pooling)
+            first = self.settings
+            loss = labelled_loss(first.model, first.head.pooling, first.transfer)
             train_step = step.make_train_step(loss, self.settings.optim)
             rounds = population.make_train_rounds(train_step, _take)
             lifted = population.lift(rounds, mode, shared=1)
@@ -143,11 +225,15 @@ class Crew:
         return self._advance[mode]
 
 
-def _take(flat, plan, index):
-    """The batch of one step, gathered on the device."""
+def _take(data, plan, index):
+    """The batch of one step, gathered on the device; data is `Crew.data_on_device`."""
+    flat = data["flat"]
     return {
-        "tokens_BL": gather(flat, plan["gather_TBL"][index]),
+        "tokens_BL" if flat.ndim == 1 else "stream_BLD": gather(
+            flat, plan["gather_TBL"][index]
+        ),
         "segments_BL": plan["segments_TBL"][index],
         "labels_BM": plan["labels_TBM"][index],
         "weights_BM": plan["weights_TBM"][index],
+        "frozen": data["frozen"],
     }

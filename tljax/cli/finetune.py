@@ -22,7 +22,7 @@ from tljax.data.packing import padding_share
 from tljax.evaluate import classification
 from tljax.model import transformer
 from tljax.model.product import product_dtype
-from tljax.settings import FinetuneSettings, InputError, to_dict
+from tljax.settings import FinetuneSettings, InputError, TransferSettings, to_dict
 from tljax.train import loop, optimizer, population, step
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.files import sha256_of, write_json, write_text
@@ -77,6 +77,11 @@ def finetune(
 def check(settings: FinetuneSettings) -> None:
     """Raises InputError for values that cannot go together."""
     transformer.check(settings.model)
+    if settings.transfer != TransferSettings() and not settings.init.source:
+        raise InputError(
+            "config.transfer freezes weights, but config.init.source is empty: what"
+            " would stay is untrained; give a source or leave config.transfer out"
+        )
     if settings.epochs == 0:
         raise InputError("config.epochs is 0; it must be more than 0")
     mesh = settings.mesh
@@ -148,7 +153,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
             for one in group
         ]
     )
-    advance, flat = crew.advance(mode), jax.numpy.asarray(crew.flat)
+    advance, data = crew.advance(mode), crew.data_on_device()
     validation = crew.sets["validation"]
 
     def validate(state):
@@ -159,6 +164,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
                     population.member(state.params, i),
                     crew.scoring["validation"],
                     len(validation),
+                    crew.frozen,
                 ),
             )
             for i in range(len(group))
@@ -168,7 +174,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
     work = loop.Work(
         state=state,
         steps=[plan.steps for plan in plans],
-        advance=lambda state, until: advance(flat, state, stacked, hparams, until),
+        advance=lambda state, until: advance(data, state, stacked, hparams, until),
         validate=validate,
         data_state=lambda: None,
         set_data_state=lambda place: None,
@@ -197,7 +203,7 @@ def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
     results = {}
     for name, labelled in crew.sets.items():
         probabilities_IC = crew.scorer.probabilities(
-            params, crew.scoring[name], len(labelled)
+            params, crew.scoring[name], len(labelled), crew.frozen
         )
         results[name] = classification.full_record(labelled.labels, probabilities_IC)
         write_predictions(
@@ -212,12 +218,13 @@ def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
             **manifest_facts(to_dict(settings)),
             "data": crew.data,
             "dtype": str(product_dtype(settings.model.dtype)),
-            "parameters": parts.count(params),
-            "init": parts.ledger_facts(settings.init.source, crew.ledger),
+            "parameters": parts.count(crew.whole(params)),
+            "parameters_moving": parts.count(params),
+            "init": crew.init_facts,
             "population_mode": mode,
             "seed": settings.seed,
             "tokens": tokens,
-            "flops": 3 * parts.forward_flops(params, tokens=tokens, output=False),
+            "flops": parts.training_flops(params, crew.frozen_above, tokens=tokens),
             "padding_share": padding_share(plan.segments_TBL),
             "time_seconds": seconds,
         }

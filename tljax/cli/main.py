@@ -7,6 +7,7 @@ A verb's module is imported when it is called: help needs neither JAX nor data.
 
 import dataclasses
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
 
@@ -42,6 +43,12 @@ VERBS = {
     ),
     "predict": Verb("labels the texts of a file with a fine-tuned run"),
     "evaluate": Verb("measures a fine-tuned run on a labelled file"),
+    "export": Verb("writes a run's model as Transformers, llama.cpp or PEFT load it"),
+    "import": Verb("reads other people's checkpoint into a run folder of ours"),
+    "generate": Verb("goes on from a prompt with a language model"),
+    "chat": Verb("talks with a model that was tuned to chat"),
+    "embed": Verb("writes a vector for every text of a file"),
+    "logits": Verb("computes a model's logits of token ids, for comparing"),
     "report": Verb("rebuilds summary.json and report.html from the records"),
 }
 
@@ -70,7 +77,8 @@ def _dispatch(argv: Sequence[str]) -> int | None:
             f"{name!r} is not a verb{suggestion(name, VERBS)}; there are:"
             f" {', '.join(VERBS)} (`tljax --help`)"
         )
-    return importlib.import_module(f"tljax.cli.{name}").run(argv[1:])
+    module = f"{name}_" if keyword.iskeyword(name) else name
+    return importlib.import_module(f"tljax.cli.{module}").run(argv[1:])
 
 
 def _help() -> str:

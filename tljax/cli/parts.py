@@ -7,13 +7,9 @@ import jax
 
 from tljax.data.sources import Source
 from tljax.data.tokenizer import Tokenizer, train_tokenizer
-from tljax.settings import (
-    InputError,
-    ModelSettings,
-    TokenizerSettings,
-    from_config,
-)
-from tljax.train.checkpoint import load_params
+from tljax.pretrained.checkpoint import Checkpoint
+from tljax.pretrained.sources import is_uri, open_pretrained
+from tljax.settings import InputError, TokenizerSettings
 from tljax.train.files import read_json
 from tljax.transfer.transplant import Entry
 
@@ -64,16 +60,43 @@ def get_tokenizer(
     return tokenizer
 
 
-def _tokenizer_of(run: str, settings: TokenizerSettings) -> Tokenizer:
-    """A run's tokenizer, if it was trained as these settings say."""
-    path = run_file(run, "tokenizer.json")
-    theirs = read_json(run_file(run, "config.json"))["tokenizer"]
+def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
+    """The tokenizer of other people's checkpoint; None if it has none.
+
+    Raises:
+      InputError: it cannot be used, or has more tokens than the embedding rows.
+    """
+    if checkpoint.tokenizer_json is None:
+        return None
+    tokenizer = Tokenizer.from_parts(
+        checkpoint.tokenizer_json, checkpoint.tokenizer_config, checkpoint.where
+    )
+    rows = checkpoint.config.get("vocab_size", 0)
+    if tokenizer.text_vocab_size > rows:  # Gemma adds a token that has no row
+        raise InputError(
+            f"{checkpoint.where}: the tokenizer has {tokenizer.text_vocab_size} tokens,"
+            f" the embedding {rows} rows; they are not of one model"
+        )
+    return tokenizer
+
+
+def _tokenizer_of(origin: str, settings: TokenizerSettings) -> Tokenizer:
+    """A run's tokenizer, if it was trained as these settings say, or a checkpoint's."""
+    if is_uri(origin):
+        found = checkpoint_tokenizer(open_pretrained(origin))
+        if found is None:
+            raise InputError(f"{origin} has no tokenizer.json beside its weights")
+        return found
+    path = run_file(origin, "tokenizer.json")
+    theirs = read_json(run_file(origin, "config.json")).get("tokenizer")
+    if theirs is None:  # imported: trained by others
+        return Tokenizer.load(path)
     for name in ("vocab_size", "normalization"):
         if getattr(settings, name) != theirs[name]:
             raise InputError(
                 f"config.tokenizer.{name} is {getattr(settings, name)!r}, but the"
-                f" tokenizer of {run} was trained with {theirs[name]!r}; set that, or"
-                " take no tokenizer from there"
+                f" tokenizer of {origin} was trained with {theirs[name]!r}; set that,"
+                " or take no tokenizer from there"
             )
     return Tokenizer.load(path)
 
@@ -92,25 +115,6 @@ def run_file(folder: str | pathlib.Path, name: str) -> pathlib.Path:
     if not (folder / name).exists():
         raise InputError(f"{folder} holds no {name}; it is not a run that has ended")
     return folder / name
-
-
-def load_source_params(folder: str, model: ModelSettings) -> dict:
-    """The parameters of a run, if its architecture is the one asked for.
-
-    Raises:
-      InputError: the run has another architecture; the keys that differ are named.
-    """
-    config = read_json(run_file(folder, "config.json"))
-    theirs = from_config(ModelSettings, config["model"], f"{folder}: config.model")
-    free = {"dropout", "scan_layers", "dtype"}
-    differ = [
-        f"config.model.{name}={getattr(model, name)} but {getattr(theirs, name)} there"
-        for name in ModelSettings.__dataclass_fields__
-        if name not in free and getattr(model, name) != getattr(theirs, name)
-    ]
-    if differ:
-        raise InputError(f"{folder} has another architecture: {'; '.join(differ)}")
-    return load_params(run_file(folder, "params"))
 
 
 def matrix_parameters(params: dict) -> int:
@@ -134,6 +138,18 @@ def forward_flops(params: dict, *, tokens: int, output: bool) -> float:
     return per_token * tokens
 
 
+def training_flops(moving: dict, frozen: dict, *, tokens: int) -> float:
+    """FLOPs of training steps: 6 a moving matrix parameter and token, 4 a frozen one.
+
+    Args:
+      moving: what the optimizer changes.
+      frozen: what gradients pass through.
+      tokens: computed, padding included.
+    """
+    moved, kept = (matrix_parameters({"layers": {}, **one}) for one in (moving, frozen))
+    return (6.0 * moved + 4.0 * kept) * tokens
+
+
 def data_facts(source: Source, splits: tuple[str, ...]) -> dict:
     """What the manifest says of a source."""
     return {
@@ -145,15 +161,28 @@ def data_facts(source: Source, splits: tuple[str, ...]) -> dict:
     }
 
 
-def ledger_facts(source: str, ledger: list[Entry] | None) -> dict | None:
-    """What the manifest says of a transplant; None if the run began from scratch."""
+def ledger_facts(
+    source: str, ledger: list[Entry] | None, sha256: str | None
+) -> dict | None:
+    """What the manifest says of a transplant; None if the run began from scratch.
+
+    Args:
+      source: run folder or URI.
+      ledger: of the transplant.
+      sha256: `params_sha256` of the source.
+    """
     if ledger is None:
         return None
     paths = {
         what: [entry.path for entry in ledger if entry.what == what]
         for what in ("copied", "fresh", "left")
     }
-    return {"source": source, **paths, "copied": len(paths["copied"])}
+    return {
+        "source": source,
+        **paths,
+        "copied": len(paths["copied"]),
+        "params_sha256": sha256,
+    }
 
 
 def count(params: dict) -> int:

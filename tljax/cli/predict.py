@@ -31,7 +31,10 @@ TEXT = Flag("text", "NAME", "column (or key) of the text; 'text' unless said")
 FLAGS = (
     RUN,
     Flag(
-        "input", "FILE", ".csv or .jsonl; '-' = stdin, one text a line", required=True
+        "input",
+        "FILE",
+        ".csv or .jsonl; .txt or '-' (stdin): one text a line",
+        required=True,
     ),
     Flag("output", "FILE", ".csv or .jsonl; '-' = stdout, as JSONL", required=True),
     TEXT,
@@ -50,7 +53,7 @@ def run(argv: Sequence[str]) -> None:
     no_words(given, program)
     flags = given.flags
     _check_output(flags["output"], flags["input"])
-    texts = _read_texts(flags["input"], flags.get("text"))
+    texts = read_texts(flags["input"], flags.get("text"))
     classifier = Classifier(Path(flags["run"]))
     probabilities_IC = classifier.probabilities(texts)
     suffix = Path(flags["output"]).suffix.lower()
@@ -76,8 +79,8 @@ class Classifier:
 
     def __init__(self, folder: Path):
         from tljax.cli import parts
+        from tljax.cli.models import load_params_of
         from tljax.data.tokenizer import Tokenizer
-        from tljax.train.checkpoint import load_params
         from tljax.train.files import read_json
 
         config = read_json(parts.run_file(folder, "config.json"))
@@ -93,7 +96,7 @@ class Classifier:
             read_json(parts.run_file(folder, "classes.json"))
         )
         self._tokenizer = Tokenizer.load(parts.run_file(folder, "tokenizer.json"))
-        self._params = load_params(parts.run_file(folder, "params"))
+        self._params = load_params_of(str(folder))
         parts.prepare_devices()
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
@@ -124,14 +127,14 @@ class Classifier:
     def _labelled(self, texts: Sequence[str]):
         """The texts as a set whose labels nobody reads."""
         from tljax.data.labelled import LabelledSet
-        from tljax.data.tokenizer import END_ID
 
-        empty, length = np.array([END_ID], np.int32), self.settings.task.length
+        empty = np.array([self._tokenizer.end_id], np.int32)
+        length = self.settings.task.length
         return LabelledSet(
             ids=tuple(map(str, range(len(texts)))),
             tokens=tuple(
-                ids[:length] if len(ids) else empty
-                for ids in self._tokenizer.encode(texts)
+                ids if len(ids) else empty
+                for ids in self._tokenizer.encode(texts, special=True, longest=length)
             ),
             labels=np.zeros(len(texts), np.int32),
             classes=self.classes,
@@ -179,26 +182,39 @@ def _check_output(output: str, given_input: str) -> None:
         raise InputError(f"--output={output} is the input; give another file")
 
 
-def _read_texts(given: str, text: str | None) -> list[str]:
+def read_texts(given: str, text: str | None) -> list[str]:
+    """The texts of an --input: rows of a .csv or .jsonl, lines of a .txt or of stdin.
+
+    Raises:
+      InputError: nothing there, or not as its name says.
+    """
+    lines = given == "-" or given.endswith(".txt")
+    if lines and text is not None:
+        raise InputError(f"--text names a column; --input={given} has one text a line")
     if given == "-":
-        if text is not None:
-            raise InputError("--text names a column; --input=- has one text a line")
-        return _read_lines(sys.stdin.buffer.read())
+        return _read_lines(sys.stdin.buffer.read(), "stdin")
+    if lines:
+        path = Path(given)
+        if not path.is_file():
+            raise InputError(f"--input={given} does not exist")
+        return _read_lines(path.read_bytes(), given)
     from tljax.data.files import read_file
 
     rows = read_file(Path(given), text=text or "text", label=None)
     return [one for one, _ in rows]
 
 
-def _read_lines(data: bytes) -> list[str]:
-    """The lines of standard input; an empty line is an empty text."""
+def _read_lines(data: bytes, where: str) -> list[str]:
+    """Lines; an empty line is an empty text."""
     try:
         lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InputError(f"stdin, line {line}: not UTF-8; convert it first") from error
+        raise InputError(
+            f"{where}, line {line}: not UTF-8; convert it first"
+        ) from error
     if not lines[-1]:
         lines.pop()
     if not lines:
-        raise InputError("stdin is empty; give one text a line")
+        raise InputError(f"{where} is empty; give one text a line")
     return [line.removesuffix("\r") for line in lines]

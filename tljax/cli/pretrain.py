@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from tljax.cli import parts
+from tljax.cli.models import load_source_params
 from tljax.data.corpus import scoring_windows, training_iterator
 from tljax.data.sources import Source, open_source
 from tljax.data.token_store import TokenStore, open_token_store
@@ -102,7 +103,7 @@ def pretrain(
                 "data": data,
                 "dtype": str(product_dtype(settings.model.dtype)),
                 "parameters": parts.count(params),
-                "init": parts.ledger_facts(settings.init.source, job.ledger),
+                "init": job.init_facts,
                 "seed": settings.seed,
                 "tokens": tokens,
                 "flops": 3 * parts.forward_flops(params, tokens=tokens, output=True),
@@ -150,13 +151,15 @@ def scoring_rows(corpus: CorpusSettings, mesh: MeshSettings) -> int:
 
 
 def _base_params(settings: PretrainSettings, vocab_size: int, key: jax.Array) -> tuple:
-    """init.source's parameters, without the head that it may have, and the ledger."""
-    source = parts.load_source_params(settings.init.source, settings.model)
+    """init.source's parameters, without the head that it may have, and the facts."""
+    source = load_source_params(settings.init.source, settings.model)
     fresh = jax.eval_shape(
         functools.partial(transformer.init_params, settings.model, vocab_size), key
     )
     left = ["head/.*"] if "head" in source else []
-    return transplant(source, fresh, fresh=[], left=left)
+    params, ledger = transplant(source, fresh, fresh=[], left=left)
+    sha256 = params_sha256(source)
+    return params, parts.ledger_facts(settings.init.source, ledger, sha256)
 
 
 class _HeldOut:
@@ -202,9 +205,9 @@ class _Job:
             seed=settings.seed,
         )
         key = jax.random.key(settings.seed)
-        base, self.ledger = None, None
+        base, self.init_facts = None, None
         if settings.init.source:
-            base, self.ledger = _base_params(settings, vocab_size, key)
+            base, self.init_facts = _base_params(settings, vocab_size, key)
 
         def init(key, base):
             params = base or transformer.init_params(settings.model, vocab_size, key)

@@ -19,6 +19,9 @@ Stopped (Ctrl-C, or killed) and called again, it goes on; ended, it does nothing
   tljax train --config=configs/finetune.py --workdir=runs/a --config.init.source=runs/lm
   tljax train --config=runs/a/config.json --workdir=runs/b --config.seed=1
 
+What others have trained, on your labels (the architecture is the source's):
+  --config.init.source=pkg:smollm2-135m --config.transfer.method=lora
+
 Your own files:
   --config.corpus.source=text:DIR        each *.txt a document (or jsonl:FILE?text=body)
   --config.task.source='csv:reviews.csv?text=review&label=stars'
@@ -29,10 +32,14 @@ Decisions stand in the config file, with their reasons; FILE.py:PRESET takes a v
 
 def run(argv: Sequence[str]) -> None:
     """Trains, goes on, or says that the run has ended."""
-    settings, folder, _ = parse_command(
+    command = parse_command(
         argv, kinds=SETTINGS_OF_KIND, program="tljax train", description=DESCRIPTION
     )
+    settings, folder = command.settings, command.workdir
     with unmarked_if_refused(folder):
+        from tljax.cli.models import adopt_architecture  # late: imports JAX
+
+        settings = adopt_architecture(settings, command.overridden)
         if settings.kind == "pretrain":
             from tljax.cli.pretrain import pretrain  # late: imports JAX
 

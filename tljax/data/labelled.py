@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tljax.data.sources import Source
-from tljax.data.tokenizer import END_ID, Tokenizer
+from tljax.data.tokenizer import Tokenizer
 from tljax.settings import InputError, suggestion
 
 # Keeps the draws of this file apart from those of batches with the same seed.
@@ -63,8 +63,9 @@ def load_labelled(
       source: a labelled source.
       split: 'train', 'validation' or 'test'.
       tokenizer: the model's.
-      length: tokens kept of an item, from its start; the rest is cut off. An item
-        without tokens becomes [END_ID].
+      length: tokens kept of an item, from its start; the rest is cut off. What the
+        model wants around a text ([CLS], [SEP]; nothing for ours) counts. An item
+        without tokens becomes [tokenizer.end_id].
       classes: names that labels may have, e.g. the training split's; None = those
         that occur.
       items: only the first so many, in source order; 0 = all.
@@ -98,12 +99,12 @@ def load_labelled(
         )
     number_of = {name: number for number, name in enumerate(classes)}
     texts = tuple(example.text for example in examples)
-    empty = np.array([END_ID], dtype=np.int32)
+    empty = np.array([tokenizer.end_id], dtype=np.int32)
     return LabelledSet(
         ids=tuple(example.id for example in examples),
         tokens=tuple(
-            ids[:length].copy() if len(ids) else empty
-            for ids in tokenizer.encode(texts)
+            ids if len(ids) else empty
+            for ids in tokenizer.encode(texts, special=True, longest=length)
         ),
         labels=np.array([number_of[example.label] for example in examples], np.int32),
         classes=classes,

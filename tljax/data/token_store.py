@@ -1,6 +1,6 @@
 """The documents of one split as token ids: tokenised once, kept in the cache.
 
-One split is one flat array; E = <|end|> opens each document and closes the last:
+One split is one flat array; E = end_id opens each document and closes the last:
   flat     E a b c E d e E      document 0 reads E a b c and learns  a b c E,
   offsets  0       4     7      document 1 reads E d e   and learns  d e E.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax.data.sources import Source, default_cache
-from tljax.data.tokenizer import ENCODE_CHUNK, END_ID, Tokenizer
+from tljax.data.tokenizer import ENCODE_CHUNK, Tokenizer
 from tljax.settings import InputError
 
 
@@ -98,15 +98,16 @@ def tokenize_documents(
         raise InputError(f"{source.uri} has no documents in its split {split!r}")
     # Half the memory and disk wherever the vocabulary allows it.
     dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
+    end = np.array([tokenizer.end_id], dtype)
     parts, lengths = [], []
     for chunk in itertools.batched(examples, ENCODE_CHUNK):
         for ids in tokenizer.encode([example.text for example in chunk]):
-            parts += [np.array([END_ID], dtype), ids.astype(dtype)]
+            parts += [end, ids.astype(dtype)]
             lengths.append(len(ids) + 1)
         if progress is not None:
             progress(len(lengths), len(examples))
     return TokenStore(
-        flat=np.concatenate([*parts, np.array([END_ID], dtype)]),
+        flat=np.concatenate([*parts, end]),
         offsets=np.cumsum([0, *lengths], dtype=np.int64),
     )
 

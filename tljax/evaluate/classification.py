@@ -10,58 +10,75 @@ import numpy as np
 
 from tljax.data.batches import PackedPlan, choose_slots, flat_tokens, scoring_plan
 from tljax.data.labelled import LabelledSet
-from tljax.data.tokenizer import PAD_ID
 from tljax.metrics import classification as metrics
 from tljax.objective.classification import logits
-from tljax.settings import ModelSettings
+from tljax.settings import ModelSettings, TransferSettings
+from tljax.transfer.method import compose, untouched_layers
 
 SCORING_TOKENS = 4096  # tokens of one scoring step
+WHOLE = TransferSettings()  # all weights are given as those that move
 
 
 class Scorer:
     """Scores labelled sets; compiles once for all sets, steps and members."""
 
     def __init__(
-        self, settings: ModelSettings, pooling: str, row_length: int, slots: int
+        self,
+        settings: ModelSettings,
+        pooling: str,
+        row_length: int,
+        slots: int,
+        transfer: TransferSettings = WHOLE,
     ):
         self._row_length, self._slots = row_length, slots
         self._rows = max(1, SCORING_TOKENS // row_length)
+        below = untouched_layers(settings, transfer)
 
         @jax.jit
-        def step(params, tokens_BL, segments_BL, labels_BM):
-            batch = {
-                "tokens_BL": tokens_BL,
-                "segments_BL": segments_BL,
-                "labels_BM": labels_BM,
-            }
-            return jax.nn.softmax(logits(settings, pooling, params, batch), axis=-1)
+        def step(moving, frozen, batch):
+            params, adapter = compose(moving, frozen, transfer)
+            found = logits(
+                settings, pooling, params, batch, adapter=adapter, below=below
+            )
+            return jax.nn.softmax(found, axis=-1)
 
         self._step = step
 
-    def plan(self, labelled: LabelledSet) -> tuple[np.ndarray, PackedPlan]:
-        """The set's (flat tokens, scoring plan): made once, scored often."""
+    def plan(
+        self, labelled: LabelledSet, stream: np.ndarray | None = None
+    ) -> tuple[np.ndarray, PackedPlan]:
+        """The set's (flat tokens, scoring plan): made once, scored often.
+
+        Args:
+          labelled: the set.
+          stream: what the frozen bottom computes for its tokens, [tokens, D], which
+            then takes their place.
+        """
         plan = scoring_plan(
             labelled, rows=self._rows, row_length=self._row_length, slots=self._slots
         )
-        return flat_tokens(labelled), plan
+        return flat_tokens(labelled) if stream is None else stream, plan
 
     def probabilities(
-        self, params: dict, planned: tuple[np.ndarray, PackedPlan], items: int
+        self,
+        moving: dict,
+        planned: tuple[np.ndarray, PackedPlan],
+        items: int,
+        frozen: dict | None = None,
     ) -> np.ndarray:
         """float64 [I, C], in the set's own order."""
         flat, plan = planned
+        name = "tokens_BL" if flat.ndim == 1 else "stream_BLD"
         results = []
         for t in range(plan.steps):
             places_BL = plan.gather_TBL[t]
-            tokens_BL = np.where(places_BL >= 0, flat[np.maximum(places_BL, 0)], PAD_ID)
-            results.append(
-                self._step(
-                    params,
-                    tokens_BL.astype(np.int32),
-                    plan.segments_TBL[t],
-                    plan.labels_TBM[t],
-                )
-            )
+            found = flat[np.maximum(places_BL, 0)]  # padding: any token does
+            batch = {
+                name: found.astype(np.int32) if flat.ndim == 1 else found,
+                "segments_BL": plan.segments_TBL[t],
+                "labels_BM": plan.labels_TBM[t],
+            }
+            results.append(self._step(moving, frozen or {}, batch))
         found = np.stack([np.asarray(result, np.float64) for result in results])
         placed = plan.items_TBM >= 0
         probabilities_IC = np.zeros((items, found.shape[-1]))

@@ -26,7 +26,7 @@ def pool(
       states_BLD: hidden states.
       segments_BL: int32; 0 = padding, m + 1 = slot m.
       slots: M.
-      pooling: 'mean', 'last' (the segment's last token) or 'max'.
+      pooling: 'mean', 'last' or 'cls' (the segment's last or first token), 'max'.
 
     Returns:
       pooled_BMD in float32; zeros in empty slots.
@@ -39,10 +39,10 @@ def pool(
         most_BMD = shown.max(axis=2)
         return jnp.where(member_BML.any(axis=2)[..., None], most_BMD, 0.0)
     weights_BML = member_BML.astype(jnp.float32)
-    if pooling == "last":
+    if pooling in ("last", "cls"):
         seen_BML = jnp.cumsum(weights_BML, axis=2)
-        last_BML = seen_BML == weights_BML.sum(axis=2, keepdims=True)
-        weights_BML *= last_BML
+        wanted_BM1 = weights_BML.sum(axis=2, keepdims=True) if pooling == "last" else 1
+        weights_BML *= seen_BML == wanted_BM1
     count_BM1 = jnp.maximum(weights_BML.sum(axis=2, keepdims=True), 1.0)
     return jnp.einsum("bml,bld->bmd", weights_BML / count_BM1, wide_BLD)
 

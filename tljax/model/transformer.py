@@ -9,6 +9,7 @@ have no final_norm (norm_place 'after').
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -119,6 +120,8 @@ def apply(
     batch: dict,
     adapter: Adapter | None = None,
     dropout_key: jax.Array | None = None,
+    watch: Callable[[int, jax.Array], None] | None = None,
+    below: int = 0,
 ) -> jax.Array:
     """Hidden states after the final norm.
 
@@ -127,17 +130,26 @@ def apply(
       params: its tree.
       batch: "tokens_BL" and "segments_BL", int32; segment 0 is padding. "types_BL", if
         there, are token types (else 0). Positions count from a segment's first token.
+        "stream_BLD", if there, is the stream after the first `below` layers (of
+        `watch`): only what lies above is computed, and tokens are not read.
       adapter: called as adapter(path, x, y) -> y on every product and block output.
       dropout_key: None switches dropout off.
+      watch: called as watch(i, x_BLD) with the stream after i layers; layers are
+        unrolled then.
+      below: layers whose work batch["stream_BLD"] holds.
 
     Returns:
       [B, L, D] in the product dtype.
     """
+    watched = watch is not None
     segments_BL = batch["segments_BL"]
-    x_BLD = _embed(settings, params, batch, places_in_segment(segments_BL))
+    if "stream_BLD" in batch:
+        x_BLD = batch["stream_BLD"].astype(product_dtype(settings.dtype))
+    else:
+        x_BLD = _embed(settings, params, batch, places_in_segment(segments_BL))
     if settings.dropout == 0.0:
         dropout_key = None
-    layers = [params["layers"][str(i)] for i in range(settings.depth)]
+    layers = {i: params["layers"][str(i)] for i in range(below, settings.depth)}
     keys = [None] * settings.depth
     if dropout_key is not None:
         keys = jax.random.split(dropout_key, settings.depth)
@@ -147,14 +159,18 @@ def apply(
         return Block(settings).apply({"params": layer}, x_BLD, look, key, path, adapter)
 
     alike = len(set(settings.windows)) <= 1
-    if settings.scan_layers and alike and adapter is None:
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-        scanned = (stacked, None if dropout_key is None else keys)
+    if settings.scan_layers and alike and adapter is None and not watched:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers.values())
+        scanned = (stacked, None if dropout_key is None else keys[below:])
         body = functools.partial(_scan_body, one)
         x_BLD, _ = jax.lax.scan(body, x_BLD, scanned)
     else:
-        for i, layer in enumerate(layers):
+        for i, layer in layers.items():
+            if watched:
+                watch(i, x_BLD)
             x_BLD = one(x_BLD, layer, keys[i], f"layers/{i}", i)
+        if watched:
+            watch(settings.depth, x_BLD)
     return _finish(settings, params, x_BLD)
 
 

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from tljax.model import heads, transformer
-from tljax.settings import ModelSettings
+from tljax.model.block import Adapter
+from tljax.settings import ModelSettings, TransferSettings
+from tljax.transfer.method import compose, untouched_layers
 
 
 def logits(
@@ -15,19 +17,37 @@ def logits(
     params: dict,
     batch: dict,
     dropout_key: jax.Array | None = None,
+    *,
+    adapter: Adapter | None = None,
+    below: int = 0,
 ) -> jax.Array:
-    """Class logits [B, M, C] of a batch of packed rows, float32."""
-    states_BLD = transformer.apply(settings, params, batch, dropout_key=dropout_key)
+    """Class logits [B, M, C] of a batch of packed rows, float32.
+
+    The arguments are those of `transformer.apply`; params["head"] is the classifier.
+    """
+    states_BLD = transformer.apply(
+        settings, params, batch, adapter=adapter, dropout_key=dropout_key, below=below
+    )
     slots = batch["labels_BM"].shape[1]
     pooled_BMD = heads.pool(states_BLD, batch["segments_BL"], slots, pooling)
     return heads.classify(params["head"], pooled_BMD)
 
 
-def labelled_loss(settings: ModelSettings, pooling: str) -> Callable:
-    """Returns loss(params, batch, key) -> (nats, {"weight", "correct"})."""
+def labelled_loss(
+    settings: ModelSettings, pooling: str, transfer: TransferSettings
+) -> Callable:
+    """Returns loss(moving, batch, key) -> (nats, {"weight", "correct"}).
 
-    def loss(params, batch, key):
-        logits_BMC = logits(settings, pooling, params, batch, key)
+    batch["frozen"] is what does not move; batch["stream_BLD"], where the bottom is
+    frozen, what it computes.
+    """
+    below = untouched_layers(settings, transfer)
+
+    def loss(moving, batch, key):
+        params, adapter = compose(moving, batch["frozen"], transfer, key)
+        logits_BMC = logits(
+            settings, pooling, params, batch, key, adapter=adapter, below=below
+        )
         labels_BM, weights_BM = batch["labels_BM"], batch["weights_BM"]
         nats, weight = classification_loss(logits_BMC, labels_BM, weights_BM)
         right_BM = logits_BMC.argmax(axis=-1) == labels_BM
@@ -36,9 +56,16 @@ def labelled_loss(settings: ModelSettings, pooling: str) -> Callable:
     return loss
 
 
-def gather(tokens: jax.Array, gather_BL: jax.Array) -> jax.Array:
-    """tokens[gather_BL], 0 (padding) where gather is -1."""
-    return jnp.where(gather_BL >= 0, tokens[jnp.maximum(gather_BL, 0)], 0)
+def gather(flat: jax.Array, gather_BL: jax.Array) -> jax.Array:
+    """flat[gather_BL], 0 (padding) where gather is -1.
+
+    Args:
+      flat: tokens [I], or what stands for each of them, [I, D].
+      gather_BL: int32 places in flat.
+    """
+    found = flat[jnp.maximum(gather_BL, 0)]
+    there = (gather_BL >= 0).reshape(*gather_BL.shape, *(1,) * (found.ndim - 2))
+    return jnp.where(there, found, 0)
 
 
 def classification_loss(

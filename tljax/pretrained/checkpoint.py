@@ -38,6 +38,8 @@ class Checkpoint:
       tokenizer_json: text of a tokenizer.json (HF tokenizers); None if there is none.
       tokenizer_config: what tokenizer_config.json says or would say: 'bos_token',
         'eos_token', 'pad_token' (strings), 'add_bos_token', 'chat_template'.
+      sentence: how it makes sentence vectors, where it says so: 'pooling' (a kind of
+        `heads.pool`), 'normalize' (bool), 'length' (most tokens).
     """
 
     where: str
@@ -45,3 +47,4 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
     tokenizer_json: str | None
     tokenizer_config: Mapping[str, Any]
+    sentence: Mapping[str, Any] = dataclasses.field(default_factory=dict)

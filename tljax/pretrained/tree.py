@@ -50,7 +50,7 @@ def read_params(
     """
     leaves = flat(_shapes(settings, checkpoint))
     tensors = _without_prefix(checkpoint, family)
-    places = {path: _place(path, family) for path in leaves}
+    places = {path: place_of(path, family) for path in leaves}
     _check(checkpoint, family, tensors, leaves, places)
     values, ledger = {}, []
     for path in sorted(leaves, key=lambda path: -leaves[path].size):
@@ -78,7 +78,7 @@ def write_tensors(
     """Our tree under the family's names, as Transformers writes it, float32."""
     tensors: dict[str, Any] = {}
     for path, leaf in flat(params).items():
-        where = _place(path, family)
+        where = place_of(path, family)
         value = _theirs(np.asarray(leaf, np.float32), where)
         head = where.name.startswith("lm_head")
         name = where.name if head else family.prefix + where.name
@@ -112,8 +112,12 @@ def _without_prefix(checkpoint: Checkpoint, family: Family) -> dict[str, Tensor]
     }
 
 
-def _place(path: str, family: Family) -> Place:
-    """A leaf's place, with its layer's number."""
+def place_of(path: str, family: Family) -> Place:
+    """A leaf's place, with its layer's number.
+
+    Raises:
+      InputError: the family has none for it.
+    """
     number = re.search(r"(?<=^layers/)\d+", path)
     general = re.sub(r"^layers/\d+", "layers/{i}", path)
     if general not in family.names:

@@ -126,7 +126,9 @@ def _about_baseline(summary: Mapping[str, Any]) -> str:
         )
     groups: dict[str, list[Mapping[str, Any]]] = {"beats": [], "loses": [], "open": []}
     for entry in entries:
-        sure = entry["p_holm"] < summary["alpha"]
+        low, high = entry["ci95"]
+        # other test items might say otherwise where the interval holds zero
+        sure = entry["p_holm"] < summary["alpha"] and low * high > 0
         kind = ("beats" if entry["estimate"] < 0 else "loses") if sure else "open"
         arms, n = summary["arms"], str(entry["n"])
         # Told from TF-IDF's side: the entry's difference is transfer − TF-IDF.

@@ -82,7 +82,7 @@ def learning_curves(runs: Sequence[records.Run], *, quantity: str) -> LearningCu
     curves: dict[tuple[str, str], list] = {}
     units = set()
     for run in runs:
-        if run.arm in records.BASELINES:
+        if not run.trained:
             continue
         metrics = records.load_metrics(run.folder)
         epochs = records.load_json(run.folder / "config.json").get("epochs")

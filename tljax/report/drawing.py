@@ -29,8 +29,9 @@ _STYLES = {
     "scratch": ArmStyle("scratch", "#D55E00", "s"),
     "transfer": ArmStyle("transfer", "#0072B2", "o"),
     "tfidf": ArmStyle("TF-IDF", "#5F6368", "^"),
+    "smollm2": ArmStyle("SmolLM2", "#00805E", "D"),
 }
-_SPARE = (("#00805E", "D"), ("#AA3377", "v"), ("#8A6000", "P"), ("#117A8B", "X"))
+_SPARE = (("#AA3377", "v"), ("#8A6000", "P"), ("#117A8B", "X"))
 _INK = "#222222"
 QUIET = "#767676"  # reference lines and their names
 STYLE = {

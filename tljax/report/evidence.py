@@ -31,7 +31,7 @@ def size_title(n: int) -> str:
 
 def learning_html(all_runs: Sequence[records.Run]) -> str:
     """Training and validation curves of the arms, a row of panels for each n."""
-    sizes = sorted({r.n for r in all_runs if r.arm not in records.BASELINES})
+    sizes = sorted({r.n for r in all_runs if r.trained})
     drawn, arms = [], set()
     for n in sizes:
         runs = [run for run in all_runs if run.n == n]
@@ -63,14 +63,17 @@ def choices_html(experiment: records.Experiment) -> str:
     """Rate, epochs and layer decay of each arm and n, and how they were chosen."""
     tuning = records.load_tuning(experiment.folder)
     rows = []
-    first = {(run.arm, run.n): run for run in reversed(experiment.runs)}
-    for arm in arm_order(sorted({arm for arm, _ in first} - set(records.BASELINES))):
+    trained = [run for run in experiment.runs if run.trained]
+    first = {(run.arm, run.n): run for run in reversed(trained)}
+    for arm in arm_order(sorted({arm for arm, _ in first})):
         for n in sorted(n for other, n in first if other == arm):
             config = records.load_json(first[arm, n].folder / "config.json")
             optim = config["optim"]
             chosen = (optim["lr_peak"], config["epochs"], optim["layer_decay"])
             row = [arm_html(arm), f"{n:,}", *(f"{value:g}" for value in chosen)]
             rows.append([*row, _tried(tuning.get(arm), n)])
+    probes = [run for run in experiment.runs if not run.trained and run.seed == 0]
+    notes = [line for run in probes if (line := _probe_note(run))]
     head = ["", "n", "Learning rate", "Epochs", "Layer decay", "Chosen as"]
     note = (
         "Chosen on validation items, on subsets and seeds of tuning’s own; a size that"
@@ -78,7 +81,20 @@ def choices_html(experiment: records.Experiment) -> str:
         if tuning
         else "Taken from the config (tuned); nothing was tuned in this run."
     )
+    note = " ".join([note, *notes])
     return section("Choices", table(head, rows), f'<p class="note">{note}</p>')
+
+
+def _probe_note(run: records.Run) -> str:
+    """What a probe of other people's model reads; '' of any other run."""
+    config = records.load_json(run.folder / "config.json")
+    if config.get("kind") != "probe":
+        return ""
+    return (
+        f"{arm_html(run.arm)} at {labels(run.n)}: a probe on"
+        f" {escape(config['source'])},"
+        f" layer {config['layer']}, pooling {escape(config['pooling'])}."
+    )
 
 
 def _tried(sizes: Mapping[str, Sequence[Mapping[str, Any]]] | None, n: int) -> str:

@@ -31,7 +31,7 @@ KEYS = (
 def load_manifests(experiment: records.Experiment) -> dict[Path, dict[str, Any]]:
     """The manifests of pre-training, adaptation and every run but the baselines'."""
     folders = list(experiment.language_runs)
-    folders += [r.folder for r in experiment.runs if r.arm not in records.BASELINES]
+    folders += [r.folder for r in experiment.runs if r.trained]
     return {folder: load_whole_manifest(folder) for folder in folders}
 
 
@@ -53,7 +53,7 @@ def cost_html(
     rows = [["Pre-training", *_cost([manifests[experiment.lm]])]]
     if experiment.adapted:
         rows.append(["Adaptation", *_cost([manifests[experiment.adapted]])])
-    trained = {r.arm for r in experiment.runs if r.arm not in records.BASELINES}
+    trained = {r.arm for r in experiment.runs if r.trained}
     for arm in arm_order(sorted(trained)):
         found = [manifests[r.folder] for r in experiment.runs if r.arm == arm]
         rows.append([f"Fine-tuning {arm_html(arm)}", *_cost(found)])

@@ -19,20 +19,23 @@ import numpy as np
 
 from tljax.settings import InputError
 
-# Arms that are not our model: predictions and config only, no manifest or metrics.
-BASELINES = ("tfidf",)
 RUN_NAME = re.compile(r"(?P<arm>\w+)-n(?P<n>0|[1-9]\d*)-s(?P<seed>0|[1-9]\d*)")
 PROBABILITY_TOLERANCE = 1e-3  # float32 sums, written with few digits
 
 
 @dataclass(frozen=True)
 class Run:
-    """One fine-tuning (or baseline) run: `n` labels, drawn by `seed`."""
+    """One run of an arm: `n` labels, drawn by `seed`.
+
+    `trained`: by our loop, with manifest and metrics; a baseline or a probe leaves
+    predictions and config only.
+    """
 
     folder: Path
     arm: str
     n: int
     seed: int
+    trained: bool
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,9 @@ def load_experiment(folder: Path | str) -> Experiment:
         name = RUN_NAME.fullmatch(entry.name)
         if name is None:
             raise InputError(f"{entry} is not named ARM-nN-sSEED: move it elsewhere")
-        runs.append(Run(entry, name["arm"], int(name["n"]), int(name["seed"])))
+        trained = load_json(entry / "config.json").get("kind") == "finetune"
+        n, seed = int(name["n"]), int(name["seed"])
+        runs.append(Run(entry, name["arm"], n, seed, trained))
     if not runs:
         raise InputError(f"{folder / 'runs'} is empty: start the experiment again")
     runs.sort(key=lambda run: (run.arm, run.n, run.seed))

@@ -65,7 +65,7 @@ def write_run_report(folder: Path | str) -> dict[str, Any]:
 def _as_run(folder: Path, config: Mapping[str, Any]) -> records.Run:
     """A lone run, coloured as the arm that it would be in an experiment."""
     arm = "transfer" if config["init"]["source"] else "scratch"
-    return records.Run(folder, arm, config["task"]["n"], config["seed"])
+    return records.Run(folder, arm, config["task"]["n"], config["seed"], True)
 
 
 def _scores(folder: Path) -> tuple[dict[str, Any], dict[str, records.Predictions]]:

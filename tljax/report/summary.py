@@ -179,8 +179,8 @@ def _padding_share(
 ) -> float:
     """Padding among all tokens computed, each run weighted by its tokens."""
     folders = list(experiment.language_runs)
-    for (arm, _), found in runs.items():
-        folders += [run.folder for run in found if arm not in records.BASELINES]
+    for found in runs.values():
+        folders += [run.folder for run in found if run.trained]
     padded = tokens = 0.0
     for folder in folders:
         manifest = records.load_manifest(folder)

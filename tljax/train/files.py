@@ -9,7 +9,8 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 from tljax.settings import InputError
 
@@ -42,12 +43,21 @@ def write_text(path: pathlib.Path | str, text: str) -> None:
     Raises:
       InputError: the disk is full; the old file is still there.
     """
+    write_bytes(path, lambda file: file.write(text.encode()))
+
+
+def write_bytes(path: pathlib.Path | str, write: Callable[[BinaryIO], object]) -> None:
+    """As `write_text`; `write` is given the opened file.
+
+    Raises:
+      InputError: the disk is full; the old file is still there.
+    """
     path = pathlib.Path(path)
     fresh = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(fresh, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(fresh, "wb") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, path)

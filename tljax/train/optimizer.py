@@ -130,7 +130,8 @@ def apply_direction(
     by layer_decay^(N - i) of the head's rate (ULMFiT, section 3.2).
     """
     share = schedule(step, hparams)
-    depth = len(params["layers"])
+    # of a part that moves, the lowest layers may be missing
+    depth = 1 + max(map(int, params.get("layers", {})), default=-1)
 
     def move(path, leaf, ascent):
         names = path_names(path)

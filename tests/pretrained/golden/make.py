@@ -155,13 +155,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--logits", type=pathlib.Path, required=True)
     parser.add_argument("--keep", type=pathlib.Path, help="keeps the checkpoints here")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE, help="golden files")
     given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         for case in CONFIGS:
             folder = (given.keep or pathlib.Path(scratch)) / case
             folder.mkdir(parents=True, exist_ok=True)
             found = make(case, given.logits, folder)
-            path = HERE / f"{case}.json"
+            path = given.out / f"{case}.json"
             path.write_text(json.dumps(found, separators=(",", ":")) + "\n")
 
 

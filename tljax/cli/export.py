@@ -1,0 +1,177 @@
+"""tljax export: a run's model as the rest of the world loads it.
+
+run folder -> config.json, model.safetensors, tokenizer, README.md   (or one .gguf, or a
+PEFT adapter)
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tljax.cli.command import Flag, help_text, no_words, read_flags
+from tljax.settings import InputError, suggestion
+
+DESCRIPTION = """
+Writes a folder that Transformers' from_pretrained takes, or with --format=gguf a file
+for llama.cpp and its kin. A LoRA run is written merged, or with --format=peft as an
+adapter of the model that it began from.
+
+  tljax export --run=runs/lm --out=exported/lm
+  tljax export --run=models/smollm2 --out=exported/smollm2 --format=gguf --stored=Q8_0
+
+Only what some family of Transformers computes can be written; else one line says why.
+"""
+FORMATS = ("safetensors", "gguf", "peft")
+STORED = ("F32", "F16", "BF16", "Q8_0")
+FLAGS = (
+    Flag("run", "DIR", "a run folder, or what `tljax import` wrote", required=True),
+    Flag("out", "DIR", "a folder that is not there yet", required=True),
+    Flag("format", "NAME", f"{', '.join(FORMATS)}; safetensors unless said"),
+    Flag("stored", "TYPE", f"with gguf: {', '.join(STORED)}; F16 unless said"),
+)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Reads and writes."""
+    program = "tljax export"
+    given = read_flags(argv, FLAGS, program=program)
+    if "help" in given.flags:
+        print(help_text(f"{program} --run=DIR --out=DIR", DESCRIPTION, FLAGS))
+        return
+    no_words(given, program)
+    flags = given.flags
+    kind, stored = flags.get("format", "safetensors"), flags.get("stored", "F16")
+    for name, value, allowed in (
+        ("format", kind, FORMATS),
+        ("stored", stored, STORED),
+    ):
+        if value not in allowed:
+            raise InputError(
+                f"--{name}={value} is not known{suggestion(value, allowed)}; allowed:"
+                f" {', '.join(allowed)}"
+            )
+    if "stored" in flags and kind != "gguf":
+        raise InputError("--stored is about --format=gguf only")
+    folder, out = pathlib.Path(flags["run"]), pathlib.Path(flags["out"])
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out={out} is there already; give a new folder")
+    if kind == "peft":
+        _write_adapter(folder, out)
+    else:
+        _write_model(folder, out, stored if kind == "gguf" else None)
+    print(f"{out}: written as {kind}")
+
+
+def _write_model(folder: pathlib.Path, out: pathlib.Path, stored: str | None) -> None:
+    from tljax.cli.models import open_model
+    from tljax.pretrained.families import write_config
+    from tljax.pretrained.folder import write_folder
+    from tljax.pretrained.gguf_files import write_gguf
+    from tljax.pretrained.tree import write_tensors
+
+    model = open_model(str(folder))
+    config = _records(folder)[0]
+    rows = model.params["embedding"]["tokens"].shape[0]
+    family, described = write_config(model.settings, rows)
+    params = dict(model.params)
+    head = params.pop("head", None)
+    if not model.settings.tied and "output" not in params:
+        params["output"] = _output_of(config)
+    tokenizer = model.tokenizer
+    tokenizer_config: dict[str, Any] = {}
+    if tokenizer is not None:
+        tokenizer_config = dict(tokenizer.tokenizer_config)
+        described |= {
+            "eos_token_id": tokenizer.end_id,
+            "pad_token_id": tokenizer.pad_id,
+        }
+        if tokenizer.begin_id is not None:
+            described["bos_token_id"] = tokenizer.begin_id
+    tensors = write_tensors(params, family)
+    if stored is not None:
+        if head is not None:
+            raise InputError(
+                f"{folder} has a classifier, which GGUF cannot hold; export it as"
+                " safetensors"
+            )
+        json_text = tokenizer.tokenizer_json if tokenizer else None
+        out.mkdir(parents=True, exist_ok=True)
+        path = out / f"{out.name}.{stored}.gguf"
+        write_gguf(path, described, tensors, json_text, tokenizer_config, stored)
+        return
+    write_folder(
+        out,
+        config=described,
+        tensors=tensors,
+        tokenizer_json=tokenizer.tokenizer_json if tokenizer else None,
+        tokenizer_config=tokenizer_config,
+        model_card=_card(folder, out.name),
+        classifier=_float32(head) if head else None,
+        classifier_config=_classifier_config(folder, config) if head else None,
+    )
+
+
+def _float32(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value, np.float32) for name, value in tensors.items()}
+
+
+def _classifier_config(folder: pathlib.Path, config: Mapping[str, Any]) -> dict:
+    """logits = pooled states kernel + bias, classes in the order of the columns."""
+    from tljax.train.files import read_json
+
+    classes = read_json(folder / "classes.json")
+    return {"classes": classes, "pooling": config["head"]["pooling"]}
+
+
+def _write_adapter(folder: pathlib.Path, out: pathlib.Path) -> None:
+    from tljax.pretrained.families import write_config
+    from tljax.pretrained.folder import write_adapter_folder
+    from tljax.pretrained.peft import peft_adapter
+    from tljax.settings import ModelSettings, TransferSettings, from_config
+    from tljax.train.checkpoint import load_params
+
+    config, _, _ = _records(folder)
+    transfer = from_config(TransferSettings, config.get("transfer", {}), str(folder))
+    settings = from_config(ModelSettings, config["model"], str(folder))
+    family, _ = write_config(settings, 1)
+    base = (config.get("init") or {}).get("source") or ""
+    described, tensors = peft_adapter(
+        load_params(folder / "params"), family, transfer, base=base
+    )
+    write_adapter_folder(
+        out, config=described, tensors=tensors, model_card=_card(folder, out.name)
+    )
+
+
+def _records(folder: pathlib.Path) -> tuple[dict, dict, dict]:
+    """config.json, manifest.json and the final record ({} of an import)."""
+    from tljax.cli import parts
+    from tljax.train.files import read_json
+    from tljax.train.record import read_metrics
+
+    config = read_json(parts.run_file(folder, "config.json"))
+    manifest = read_json(parts.run_file(folder, "manifest.json"))
+    there = (folder / "metrics.jsonl").exists()
+    return config, manifest, read_metrics(folder)[-1] if there else {}
+
+
+def _card(folder: pathlib.Path, name: str) -> str:
+    from tljax.pretrained.card import model_card
+
+    config, manifest, results = _records(folder)
+    return model_card(name=name, config=config, manifest=manifest, results=results)
+
+
+def _output_of(config: dict) -> np.ndarray:
+    """The output matrix, which a classifier does not keep, of what it began from."""
+    from tljax.cli.models import load_params_of
+
+    source = (config.get("init") or {}).get("source")
+    if not source:
+        raise InputError(
+            "this classifier was trained from scratch without an output matrix, which"
+            " its family needs; set config.model.tied=True"
+        )
+    return load_params_of(source)["output"]

@@ -1,0 +1,102 @@
+"""tljax import: other people's checkpoints become run folders of ours, with a ledger.
+
+URI -> config.json, params/, tokenizer.json, ledger.json, manifest.json
+"""
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tljax.cli.command import Flag, help_text, no_words, read_flags
+from tljax.settings import InputError
+
+DESCRIPTION = """
+Reads a checkpoint tensor by tensor and writes it as a folder that every --model=,
+--run= and --config.init.source= takes. ledger.json says of each tensor which parameter
+it became; one that has no place, or a place without tensor, is an error.
+
+  tljax import --source=pkg:smollm2-135m --out=models/smollm2
+  tljax import --source=hf:downloads/Qwen3-0.6B --out=models/qwen3
+  tljax import --source=gguf:model.Q4_K_M.gguf --out=models/mine
+
+Families: llama (also SmolLM2, Mistral), qwen2, qwen3, gemma3 (text), gpt2, bert.
+"""
+FLAGS = (
+    Flag(
+        "source",
+        "URI",
+        "hf:DIR, hf:ORG/NAME, gguf:FILE, pkg:smollm2-135m or pkg:minilm-l6",
+        required=True,
+    ),
+    Flag("out", "DIR", "a folder that is not there yet", required=True),
+)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Reads and writes; the folder appears whole or not at all."""
+    program = "tljax import"
+    given = read_flags(argv, FLAGS, program=program)
+    if "help" in given.flags:
+        print(help_text(f"{program} --source=URI --out=DIR", DESCRIPTION, FLAGS))
+        return
+    no_words(given, program)
+    out, source = Path(given.flags["out"]), given.flags["source"]
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out={out} is there already; give a new folder")
+    from tljax.pretrained.sources import is_uri
+
+    if not is_uri(source):
+        raise InputError(
+            f"--source={source} is no URI of a checkpoint; give hf:DIR, gguf:FILE or"
+            " pkg:NAME"
+        )
+    from tljax.cli import parts
+    from tljax.cli.models import open_model
+
+    started = time.monotonic()
+    model = open_model(source)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = out.with_name(out.name + ".new")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        _write(model, scratch, time.monotonic() - started)
+        if out.exists():
+            out.rmdir()
+        scratch.rename(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    print(
+        f"{out}: {parts.count(model.params):,} parameters from {len(model.ledger)}"
+        f" tensors in {time.monotonic() - started:.0f} s (ledger.json tells each)"
+    )
+
+
+def _write(model, folder: Path, seconds: float) -> None:
+    from tljax.cli import parts
+    from tljax.settings import to_dict
+    from tljax.train.checkpoint import params_sha256, save_params
+    from tljax.train.files import write_json
+    from tljax.train.record import manifest_facts
+
+    config = {
+        "kind": "import",
+        "source": model.name,
+        "model": to_dict(model.settings),
+        "origin": dict(model.origin),
+        "sentence": dict(model.sentence),
+    }
+    write_json(folder / "config.json", config)
+    write_json(folder / "ledger.json", [line._asdict() for line in model.ledger])
+    if model.tokenizer is not None:
+        model.tokenizer.save(folder / "tokenizer.json")
+    save_params(folder / "params", model.params)
+    write_json(
+        folder / "manifest.json",
+        {
+            **manifest_facts(config),
+            "parameters": parts.count(model.params),
+            "params_sha256": params_sha256(model.params),
+            "time_seconds": seconds,
+        },
+    )

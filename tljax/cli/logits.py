@@ -1,0 +1,150 @@
+"""tljax logits: the logits that a model gives to token ids, for comparing models.
+
+tokens.npy [B, L] -> float32 logits [B, L, V] in an .npz
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tljax.cli.command import Flag, help_text, no_words, read_flags
+from tljax.settings import InputError
+
+DESCRIPTION = """
+Computes the logits of every position and writes them as `logits`, float32 [B, L, V].
+
+  tljax logits --model=pkg:smollm2-135m --tokens=ids.npy --out=logits.npz
+
+--segments=FILE.npy, of the tokens' shape, says what belongs together: 0 is padding,
+and no position sees another segment. --cache goes token by token through the cache of
+keys and values that generation uses, and must give the same.
+"""
+ROWS = 8  # of a compiled step: bounds memory
+
+
+def run(argv: Sequence[str]) -> None:
+    """Reads, computes, writes."""
+    from tljax.cli.models import DTYPE, MODEL, open_model
+
+    flags = (
+        MODEL,
+        Flag("tokens", "FILE.npy", "token ids, integers [B, L]", required=True),
+        Flag("out", "FILE.npz", "where to", required=True),
+        Flag("segments", "FILE.npy", "0 = padding, else the segment's number; [B, L]"),
+        Flag("cache", "", "step by step through the cache"),
+        DTYPE,
+    )
+    program = "tljax logits"
+    given = read_flags(argv, flags, program=program)
+    if "help" in given.flags:
+        usage = f"{program} --model=URI --tokens=FILE.npy --out=FILE.npz"
+        print(help_text(usage, DESCRIPTION, flags))
+        return
+    no_words(given, program)
+    out = Path(given.flags["out"])
+    if out.suffix != ".npz":
+        raise InputError(f"--out={out} must end in .npz")
+    tokens_BL = _read_array(given.flags["tokens"], "--tokens")
+    segments_BL = np.ones_like(tokens_BL)
+    if "segments" in given.flags:
+        segments_BL = _read_array(given.flags["segments"], "--segments")
+        if segments_BL.shape != tokens_BL.shape:
+            raise InputError(
+                f"--segments has shape {segments_BL.shape}, --tokens"
+                f" {tokens_BL.shape}; they must be equal"
+            )
+    model = open_model(given.flags["model"], dtype=given.flags.get("dtype", "float32"))
+    _check(model, tokens_BL)
+    compute = _cached if "cache" in given.flags else _whole
+    logits_BLV = compute(model, tokens_BL, segments_BL)
+    from tljax.train.files import write_bytes
+
+    write_bytes(out, lambda file: np.savez(file, logits=logits_BLV))
+
+
+def _read_array(name: str, flag: str) -> np.ndarray:
+    """int32 [B, L] from a .npy; never a pickle."""
+    try:
+        array = np.load(name, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{flag}={name} does not exist") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{flag}={name} is not an .npy of numbers: {error}") from error
+    whole = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer)
+    if not whole or array.ndim != 2 or not array.size:
+        raise InputError(f"{flag}={name} must hold integers of shape [B, L]")
+    if not 0 <= array.min() <= array.max() < 2**31:
+        raise InputError(f"{flag}={name} holds {array.min()} to {array.max()}")
+    return array.astype(np.int32)
+
+
+def _check(model, tokens_BL: np.ndarray) -> None:
+    from tljax.model.transformer import output_matrix
+
+    settings = model.settings
+    if not settings.causal:
+        raise InputError(
+            f"{model.name} is an encoder and predicts no next word; `tljax embed` gives"
+            " its vectors"
+        )
+    if "head" in model.params:
+        raise InputError(
+            f"{model.name} was fine-tuned to classify; `tljax predict` asks it"
+        )
+    rows = output_matrix(model.params).shape[0]
+    if tokens_BL.max() >= rows:
+        raise InputError(
+            f"--tokens holds the id {tokens_BL.max()}; {model.name} has {rows} tokens"
+        )
+    if settings.context and tokens_BL.shape[1] > settings.context:
+        raise InputError(
+            f"--tokens has rows of {tokens_BL.shape[1]}; the context of {model.name} is"
+            f" {settings.context}"
+        )
+
+
+def _whole(model, tokens_BL: np.ndarray, segments_BL: np.ndarray) -> np.ndarray:
+    import jax
+
+    from tljax.model import transformer
+
+    @jax.jit
+    def compute(params, batch):
+        states_BLD = transformer.apply(model.settings, params, batch)
+        return transformer.logits_of(params, states_BLD)
+
+    params = jax.device_put(model.params)
+    found = []
+    for start in range(0, len(tokens_BL), ROWS):
+        here = slice(start, start + ROWS)
+        batch = {"tokens_BL": tokens_BL[here], "segments_BL": segments_BL[here]}
+        found.append(np.asarray(compute(params, batch)))
+    return np.concatenate(found)
+
+
+def _cached(model, tokens_BL: np.ndarray, segments_BL: np.ndarray) -> np.ndarray:
+    import jax
+
+    from tljax.model import transformer
+
+    settings = model.settings
+    positions_BL = np.asarray(transformer.places_in_segment(segments_BL))
+
+    @jax.jit
+    def extend(params, batch, cache):
+        states_BLD, cache = transformer.extend(settings, params, batch, cache)
+        return transformer.logits_of(params, states_BLD), cache
+
+    params = jax.device_put(model.params)
+    cache = transformer.init_cache(settings, *tokens_BL.shape)
+    steps = []
+    for i in range(tokens_BL.shape[1]):
+        batch = {
+            "tokens_BL": tokens_BL[:, i : i + 1],
+            "segments_BL": segments_BL[:, i : i + 1],
+            "positions_BL": positions_BL[:, i : i + 1],
+        }
+        logits_B1V, cache = extend(params, batch, cache)
+        steps.append(np.asarray(logits_B1V))
+    return np.concatenate(steps, axis=1)

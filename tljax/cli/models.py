@@ -1,0 +1,220 @@
+"""The model that a --model=URI or an init.source names: settings, weights, tokenizer.
+
+    runs/lm             a run folder, or what `tljax import` wrote
+    hf: gguf: pkg:      other people's, read at once
+
+All verbs that use a model open it here.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from tljax.cli import parts
+from tljax.cli.command import Flag
+from tljax.data.tokenizer import Tokenizer
+from tljax.pretrained.families import family_of, read_settings
+from tljax.pretrained.sources import is_uri, open_pretrained
+from tljax.pretrained.tree import Line, read_params
+from tljax.settings import InputError, ModelSettings, TransferSettings, from_config
+from tljax.train.checkpoint import load_params, params_sha256
+from tljax.train.files import read_json
+from tljax.transfer.method import merge
+
+MODEL = Flag(
+    "model",
+    "URI",
+    "a run folder, hf:DIR, hf:ORG/NAME, gguf:FILE, pkg:smollm2-135m or pkg:minilm-l6",
+    required=True,
+)
+RUN_KEYS = ("dropout", "scan_layers", "dtype")  # not of the architecture
+DTYPE = Flag("dtype", "NAME", "of products: float32, bfloat16 or auto")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model, ready to compute.
+
+    Attributes:
+      name: as the user gave it.
+      settings: its architecture.
+      params: its tree, float32; of a fine-tuned run, with its head.
+      tokenizer: its own; None if a checkpoint has none.
+      ledger: of a foreign checkpoint: what became of every tensor; () of a run.
+      origin: its config.json of Transformers' kind; {} of a run of ours.
+      sentence: how it makes sentence vectors: pooling, normalize, length; {} if it
+        does not say.
+    """
+
+    name: str
+    settings: ModelSettings
+    params: dict
+    tokenizer: Tokenizer | None
+    ledger: tuple[Line, ...] = ()
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sentence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def needs_tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises: InputError if there is none."""
+        if self.tokenizer is None:
+            raise InputError(
+                f"{self.name} has no tokenizer.json; put the model's beside its weights"
+            )
+        return self.tokenizer
+
+
+def open_model(
+    name: str,
+    *,
+    dtype: str | None = None,
+    place: Callable[[str, np.ndarray], Any] = lambda path, value: value,
+) -> Model:
+    """Opens and reads a model.
+
+    Args:
+      name: run folder or URI.
+      dtype: of its products; None = as its settings say.
+      place: puts a leaf of a foreign checkpoint where it belongs, as it is read.
+
+    Raises:
+      InputError: nothing there, or nothing that can be used; one line says what.
+    """
+    model = _read_foreign(name, place) if is_uri(name) else _read_run(name)
+    if dtype is None:
+        return model
+    field = ModelSettings.__dataclass_fields__["dtype"]
+    if dtype not in field.metadata["choices"]:
+        allowed = ", ".join(field.metadata["choices"])
+        raise InputError(f"--dtype={dtype} is not known; allowed: {allowed}")
+    settings = dataclasses.replace(model.settings, dtype=dtype)
+    return dataclasses.replace(model, settings=settings)
+
+
+def _read_foreign(uri: str, place) -> Model:
+    checkpoint = open_pretrained(uri)
+    family = family_of(checkpoint.config, checkpoint.where)
+    settings = read_settings(checkpoint.config, checkpoint.where)
+    tokenizer = parts.checkpoint_tokenizer(checkpoint)
+    params, ledger = read_params(checkpoint, family, settings, place)
+    return Model(
+        uri,
+        settings,
+        params,
+        tokenizer,
+        ledger=tuple(ledger),
+        origin=dict(checkpoint.config),
+        sentence=dict(checkpoint.sentence),
+    )
+
+
+def _read_run(folder: str) -> Model:
+    config = _run_config(folder)
+    path = pathlib.Path(folder) / "tokenizer.json"
+    return Model(
+        folder,
+        source_settings(folder),
+        load_params_of(folder),
+        Tokenizer.load(path) if path.exists() else None,
+        origin=config.get("origin", {}),
+        sentence=config.get("sentence", {}),
+    )
+
+
+def _run_config(folder: str) -> dict:
+    config = read_json(parts.run_file(folder, "config.json"))
+    if isinstance(config, dict) and "model_type" in config:
+        raise InputError(
+            f"{folder} holds a checkpoint of Transformers' kind; name it hf:{folder}"
+        )
+    if not isinstance(config, dict) or "model" not in config:
+        raise InputError(f"{folder} is no run of a model: its config.json has none")
+    return config
+
+
+def source_settings(source: str) -> ModelSettings:
+    """The architecture of a run folder or of a checkpoint's URI; reads no weights."""
+    if is_uri(source):
+        checkpoint = open_pretrained(source)
+        return read_settings(checkpoint.config, checkpoint.where)
+    config = _run_config(source)
+    return from_config(ModelSettings, config["model"], f"{source}: config.model")
+
+
+def architecture_differs(asked: ModelSettings, theirs: ModelSettings) -> list[str]:
+    """'config.model.width=64 but 32 there' for what makes another architecture."""
+    return [
+        f"config.model.{name}={getattr(asked, name)} but {getattr(theirs, name)} there"
+        for name in ModelSettings.__dataclass_fields__
+        if name not in RUN_KEYS and getattr(asked, name) != getattr(theirs, name)
+    ]
+
+
+def adopt_architecture(settings: Any, overridden: Collection[str]) -> Any:
+    """The settings of a run with the architecture of its init.source, if it has one.
+
+    Args:
+      settings: of a run; its config.model may be of another architecture.
+      overridden: dotted keys that the command line set; those must agree.
+
+    Raises:
+      InputError: a key of config.model that the command line set differs.
+    """
+    if not settings.init.source:
+        return settings
+    theirs = source_settings(settings.init.source)
+    differ = architecture_differs(settings.model, theirs)
+    asked = [f"config.{key}=" for key in overridden]
+    refused = [line for line in differ if line.startswith(tuple(asked))]
+    if refused:
+        raise InputError(
+            f"{settings.init.source} has another architecture: {'; '.join(refused)}"
+        )
+    if not differ:
+        return settings
+    print(
+        f"config.model is that of {settings.init.source}: {theirs.depth} layers of"
+        f" width {theirs.width}"
+    )
+    own = {name: getattr(settings.model, name) for name in RUN_KEYS}
+    return dataclasses.replace(settings, model=dataclasses.replace(theirs, **own))
+
+
+def load_source_params(source: str, model: ModelSettings) -> dict:
+    """The parameters of a run or a checkpoint of the architecture asked for.
+
+    Raises:
+      InputError: it has another architecture; the keys that differ are named.
+    """
+    differ = architecture_differs(model, source_settings(source))
+    if differ:
+        raise InputError(f"{source} has another architecture: {'; '.join(differ)}")
+    return load_params_of(source)
+
+
+def load_params_of(source: str) -> dict:
+    """The whole parameters of a run folder or of a checkpoint's URI.
+
+    Of a run that moved only a part, those of its own source and its own put together.
+    """
+    if is_uri(source):
+        return _read_foreign(source, lambda path, value: value).params
+    config = _run_config(source)
+    params = load_params(parts.run_file(source, "params"))
+    transfer = from_config(
+        TransferSettings, config.get("transfer", {}), f"{source}: config.transfer"
+    )
+    if transfer == TransferSettings():
+        return params
+    base = load_params_of(config["init"]["source"])
+    manifest = read_json(parts.run_file(source, "manifest.json"))
+    if params_sha256(base) != manifest["init"]["params_sha256"]:
+        raise InputError(
+            f"{source} began with other weights than {config['init']['source']} has"
+            " now; bring them back, or train again"
+        )
+    for name in ("output", "head"):
+        base.pop(name, None)
+    return merge(params, base, transfer)

