@@ -260,7 +260,7 @@ def main() -> int:
                 parity.encoder(path.stem)
             else:
                 parity.tiny(path.stem)
-        for case in ("llama_tied_linear", "qwen2_window"):
+        for case in ("llama_plain", "qwen2_plain"):
             parity.gguf_round_trip(case)
     if given.only != "tiny":
         parity.smollm2()

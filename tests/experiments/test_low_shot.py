@@ -164,7 +164,7 @@ def test_claim_about_a_size_that_was_cut_away_is_refused(settings_of):
 
 def test_plan_that_cannot_pass_names_the_seeds_needed(settings_of):
     with pytest.raises(InputError, match="seeds to 7"):
-        settings_of("quick", plan__seeds="6")
+        settings_of("quick", plan__seeds="6", probe__source="")
     with pytest.raises(InputError, match="seeds to 8"):
         settings_of("quick", plan__seeds="6", probe__source="hf:some")
 

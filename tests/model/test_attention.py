@@ -178,5 +178,6 @@ def test_queries_behind_a_cache_are_the_last_rows_of_attention():
     same_BQK = SEGMENTS_BL[:, 9:, None] == SEGMENTS_BL[:, None]
     near_QK = attention.seen(jnp.arange(9, 12), jnp.arange(12), reach_of(True, 3))
     mask_BQK = same_BQK & near_QK[None]
-    last = attention.attend_cached(q[:, 9:], k, v, mask_BQK, 0.5)
+    k_BHKE, v_BHKE = (x.swapaxes(1, 2) for x in (k, v))
+    last = attention.attend_cached(q[:, 9:], k_BHKE, v_BHKE, mask_BQK, 0.5)
     np.testing.assert_allclose(last, whole[:, 9:], **CLOSE)

@@ -111,7 +111,8 @@ def grow(state: State, room: int) -> State:
     """The same texts with room for more tokens."""
 
     def wider(x):
-        return jnp.pad(x, [(0, 0), (0, room)] + [(0, 0)] * (x.ndim - 2))
+        axis = 2 if x.ndim == 4 else 1  # [B, H, K, E] of keys and values, else [B, K]
+        return jnp.pad(x, [(0, room if i == axis else 0) for i in range(x.ndim)])
 
     used = state.cache["used"]
     places = {name: x for name, x in state.cache.items() if name != "used"}

@@ -122,8 +122,8 @@ def seen(query_Q: jax.Array, key_K: jax.Array, reach: Reach) -> jax.Array:
 
 def attend_cached(
     q_BQHE: jax.Array,
-    k_BKHE: jax.Array,
-    v_BKHE: jax.Array,
+    k_BHKE: jax.Array,
+    v_BHKE: jax.Array,
     mask_BQK: jax.Array,
     scale: float,
 ) -> jax.Array:
@@ -131,18 +131,18 @@ def attend_cached(
 
     Args:
       q_BQHE: queries; heads a multiple of the keys' (grouped: no key is copied).
-      k_BKHE: keys, those of unused places included.
-      v_BKHE: values.
+      k_BHKE: keys, those of unused places included, laid out as products want them.
+      v_BHKE: values.
       mask_BQK: bool; a query that may see nothing mixes all values evenly.
       scale: of the scores.
     """
     batch, queries, heads, width = q_BQHE.shape
-    shared = k_BKHE.shape[2]
+    shared = k_BHKE.shape[1]
     grouped = q_BQHE.reshape(batch, queries, shared, heads // shared, width)
-    scores = jnp.einsum("bqhge,bkhe->bhgqk", grouped, k_BKHE).astype(jnp.float32)
+    scores = jnp.einsum("bqhge,bhke->bhgqk", grouped, k_BHKE).astype(jnp.float32)
     scores = jnp.where(mask_BQK[:, None, None], scores * scale, _MASKED)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v_BKHE.dtype)
-    mixed = jnp.einsum("bhgqk,bkhe->bqhge", weights, v_BKHE)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v_BHKE.dtype)
+    mixed = jnp.einsum("bhgqk,bhke->bqhge", weights, v_BHKE)
     return mixed.reshape(q_BQHE.shape)
 
 

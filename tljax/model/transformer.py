@@ -243,15 +243,18 @@ def init_cache(settings: ModelSettings, rows: int, places: int) -> dict[str, Any
       places: tokens that a row can hold, prompt and what is added.
 
     Returns:
-      {"keys": {"0": [B, K, H, E] ...}, "values": likewise, in the product dtype;
+      {"keys": {"0": [B, H, K, E] ...}, "values": likewise, in the product dtype;
        "segments_BK": 0 where nothing is; "used": places taken, int32}.
     """
-    shape = (rows, places, settings.kv_heads, attention.head_width(settings))
+    shape = (rows, settings.kv_heads, places, attention.head_width(settings))
     dtype = product_dtype(settings.dtype)
-    empty = {str(i): jnp.zeros(shape, dtype) for i in range(settings.depth)}
+
+    def empty():
+        return {str(i): jnp.zeros(shape, dtype) for i in range(settings.depth)}
+
     return {
-        "keys": empty,
-        "values": empty,
+        "keys": empty(),
+        "values": empty(),
         "segments_BK": jnp.zeros((rows, places), jnp.int32),
         "used": jnp.zeros((), jnp.int32),
     }
@@ -289,7 +292,9 @@ def extend(
 
         def mix(q, k, v, i=i, reach=reach):
             for kept, new in ((keys, k), (values, v)):
-                kept[i] = jax.lax.dynamic_update_slice(kept[i], new, (0, used, 0, 0))
+                new_BHQE = new.swapaxes(1, 2)
+                place = (0, 0, used, 0)
+                kept[i] = jax.lax.dynamic_update_slice(kept[i], new_BHQE, place)
             mask_BQK = same_BQK & attention.seen(query_Q, key_K, reach)[None]
             return attention.attend_cached(q, keys[i], values[i], mask_BQK, reach.scale)
 

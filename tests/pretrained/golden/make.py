@@ -40,6 +40,9 @@ CONFIGS = {
             "rope_scaling": {"rope_type": "linear", "factor": 4.0},
         },
     ),
+    # without what Transformers does not read from a GGUF: biases, scaling, windows
+    "llama_plain": ("LlamaForCausalLM", _SMALL),
+    "qwen2_plain": ("Qwen2ForCausalLM", _SMALL),
     "mistral_window": ("MistralForCausalLM", {**_SMALL, "sliding_window": 5}),
     "qwen2_window": (
         "Qwen2ForCausalLM",
