@@ -5,7 +5,7 @@
 
 preset   what                                             2 cores
 smoke    the whole way in small, for continuous integration   2 min
-quick    50, 100, 500 labels, 8 seeds                      9 to 12 min
+quick    50, 100, 500 labels, 8 seeds                      about 12 min
 full     up to all labels, 10 seeds, tuned here            about 2 h
 Results, and what was tried on the way: experiments/low_shot/README.md.
 """

@@ -14,10 +14,11 @@ PROGRAM = "python -m experiments.low_shot"
 DESCRIPTION = """
 Does pre-training help on few labels, and by how much? Trains a tokenizer and a language
 model on unlabelled text, fine-tunes it and its untrained twin on nested subsets of a
-labelled set, and writes WORKDIR/report.html and summary.json. Called again, it goes on
-where it stopped and repeats nothing that is finished.
+labelled set, puts TF-IDF and a probe on a real pretrained model beside them, and writes
+WORKDIR/report.html and summary.json. Called again, it goes on where it stopped and
+repeats nothing that is finished.
 
-Presets of configs/low_shot.py: smoke (2 minutes), quick (9 to 12 minutes), full (2 h).
+Presets of configs/low_shot.py: smoke (2 minutes), quick (about 12 minutes), full (2 h).
 
 Your own data:
   --config.task.source='csv:reviews.csv?text=review&label=stars'
