@@ -3,11 +3,20 @@
 import dataclasses
 import pathlib
 
+import numpy as np
 import pytest
 
 from tljax.cli import finetune
 from tljax.cli.crew import Crew, Member
-from tljax.settings import FinetuneSettings, InputError, from_config
+from tljax.cli.models import load_params_of, source_settings
+from tljax.settings import (
+    FinetuneSettings,
+    InitSettings,
+    InputError,
+    TransferSettings,
+    from_config,
+)
+from tljax.transfer.transplant import flat
 
 
 @pytest.fixture
@@ -52,6 +61,31 @@ def test_members_differ_in_their_own_keys_only(member):
     optim = dataclasses.replace(member.settings.optim, batch=3)
     with pytest.raises(ValueError, match="differs in more than"):
         finetune._check_shared([member, changed(member, optim=optim)])
+
+
+def test_layers_above_frozen_ones_begin_as_the_source_s(member, tiny_llama, tmp_path):
+    source = f"hf:{tiny_llama}"
+    theirs = load_params_of(source)
+    transfer = TransferSettings(frozen_layers=1)
+    tokenizer = dataclasses.replace(member.settings.tokenizer, source="")
+    for one in (transfer, TransferSettings()):
+        crew = Crew(
+            [
+                changed(
+                    member,
+                    init=InitSettings(source),
+                    model=source_settings(source),
+                    tokenizer=tokenizer,
+                    transfer=one,
+                )
+            ]
+        )
+        moving = flat(crew.first_params(crew.settings))
+        for path, leaf in flat(theirs).items():
+            if path in moving:
+                np.testing.assert_array_equal(moving[path], leaf)
+        assert "layers/1/mlp/up/kernel" in moving
+        assert ("layers/0/mlp/up/kernel" in moving) == (one != transfer)
 
 
 def test_plans_are_padded_to_the_longest(member):

@@ -169,8 +169,9 @@ LORA = ["--config.transfer.method=lora", "--config.transfer.rank=2"]
         LORA,
         [*LORA, "--config.transfer.frozen_layers=1"],
         ["--config.transfer.method=head"],
+        ["--config.transfer.frozen_layers=1"],
     ],
-    ids=["full", "lora", "top lora", "head"],
+    ids=["full", "lora", "top lora", "head", "top"],
 )
 def test_a_checkpoint_learns_labels(
     checkpoint, finetune_arguments, reviews, tmp_path, capsys, transfer, request

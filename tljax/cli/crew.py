@@ -98,7 +98,7 @@ class Crew:
         """Fresh parameters, those of the head by a key of their own."""
         model = self.settings.model
         params = {}
-        if self.base is None:
+        if not self.settings.init.source:
             params = transformer.init_params(model, self.tokenizer.vocab_size, key)
             params.pop("output", None)
         head_key = jax.random.fold_in(key, 1)
@@ -108,7 +108,7 @@ class Crew:
 
     def _transplant(self) -> tuple[dict, dict | None]:
         """The base's parameters in their places, without a head; the facts of it."""
-        if self.base is None:
+        if not self.settings.init.source:
             return {}, None
         rows = self.base["embedding"]["tokens"].shape[0]
         if self.tokenizer.text_vocab_size > rows:
@@ -152,7 +152,7 @@ class Crew:
         with Progress(f"{below} frozen layers", len(labelled)) as bar:
             return token_streams(
                 model,
-                self.frozen,
+                self.start,
                 labelled.tokens,
                 below=below,
                 progress=lambda items, tokens: bar.update(items, tokens=tokens),
