@@ -12,7 +12,8 @@ from tljax.model import attention
 
 def rotate(x_BLHE, base):
     frequency_E = base ** (-np.arange(0, x_BLHE.shape[-1], 2) / x_BLHE.shape[-1])
-    return jax.jit(attention.rotate)(x_BLHE, frequency_E.astype(np.float32))
+    frequency_E = frequency_E.astype(np.float32)
+    return jax.jit(lambda x: attention.rotate(x, frequency_E))(x_BLHE)
 
 
 # three heads' worth of float32 sums of 12 terms: rounding stays below this

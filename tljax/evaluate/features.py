@@ -6,6 +6,7 @@ Packing instead of padding: one shape, one compilation, and hardly a token waste
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -51,18 +52,8 @@ def pooled_features(
     features = np.zeros(shape, np.float32)
 
     def compute(params, batch):
-        streams = _streams(settings, params, batch, tuple(layers))
-        segments_BL = batch["segments_BL"]
-        return jnp.stack(
-            [
-                jnp.stack(
-                    [heads.pool(x, segments_BL, slots, kind) for kind in poolings],
-                    axis=2,
-                )
-                for x in streams
-            ],
-            axis=2,
-        )
+        kept = (settings, tuple(layers), tuple(poolings), slots)
+        return _pooled_streams(*kept, params, batch)
 
     for t, found in _steps(compute, params, tokens, plan, progress):
         placed_BM = plan.items_TBM[t] >= 0
@@ -91,12 +82,27 @@ def token_streams(
     stream = np.zeros((total, settings.width), product_dtype(settings.dtype))
 
     def compute(params, batch):
-        return _streams(settings, params, batch, (below,))[0]
+        return _stream_below(settings, below, params, batch)
 
     for t, found_BLD in _steps(compute, params, tokens, plan, progress):
         there_BL = plan.gather_TBL[t] >= 0
         stream[plan.gather_TBL[t][there_BL]] = found_BLD[there_BL]
     return stream
+
+
+@functools.partial(jax.jit, static_argnums=range(4))
+def _pooled_streams(settings, layers, poolings, slots, params, batch):
+    """[B, slots, max(1, len(layers)), len(poolings), D]; compiled once a process."""
+    pooled = [
+        jnp.stack([heads.pool(x, batch["segments_BL"], slots, one) for one in poolings])
+        for x in _streams(settings, params, batch, layers)
+    ]
+    return jnp.moveaxis(jnp.stack(pooled), (0, 1), (2, 3))
+
+
+@functools.partial(jax.jit, static_argnums=range(2))
+def _stream_below(settings, below, params, batch):
+    return _streams(settings, params, batch, (below,))[0]
 
 
 def _streams(settings, params, batch, layers):
@@ -125,7 +131,7 @@ def _plan(tokens: Sequence[np.ndarray]) -> PackedPlan:
 
 def _steps(compute, params, tokens, plan, progress) -> Iterator[tuple[int, np.ndarray]]:
     """(step, what compute(params, batch) finds), one compiled step after another."""
-    compute, params = jax.jit(compute), jax.device_put(params)
+    params = jax.device_put(params)
     flat = flat_tokens(_as_set(tokens))
     done = spent = 0
     for t in range(plan.steps):
