@@ -126,6 +126,24 @@ def get_config(preset: str = "quick") -> ConfigDict:
             "seeds": 8,
         }
     )
+    # The same model, its upper layers fine-tuned: preset smollm2 has this arm
+    config.lora = ConfigDict(
+        {
+            "arm": "",
+            "transfer": {
+                "method": "lora",
+                "frozen_layers": 12,
+                "rank": 8,
+                "alpha": 16.0,
+                "scaling": "standard",
+                "targets": r"layers/\d+/(attention|mlp)/\w+",
+                "dropout": 0.0,
+            },
+            "head": {"pooling": "last"},
+            "optim": {**config.finetune.optim},
+            "record": {**config.finetune.record, "validations": 1},
+        }
+    )
     config.plan = ConfigDict(
         {"sizes": (50, 100, 500), "seeds": 8, "alpha": 0.05, "claims": ()}
     )
@@ -200,4 +218,14 @@ def _full(config: ConfigDict) -> None:
     config.tuning.epochs = {"100": (10.0,), "500": (5.0,), "2000": (2.0,)}
 
 
-_PRESETS = {"quick": _quick, "smoke": _smoke, "full": _full}
+def _smollm2(config: ConfigDict) -> None:
+    """What other people's model is worth with more labels, and its LoRA beside it."""
+    config.plan.sizes = (100, 1000)
+    config.lora.arm = "smollm2_lora"
+    config.tuned.smollm2_lora = {
+        "100": {"lr_peak": 1e-3, "epochs": 10.0, "layer_decay": 1.0},
+        "1000": {"lr_peak": 1e-3, "epochs": 3.0, "layer_decay": 1.0},
+    }
+
+
+_PRESETS = {"quick": _quick, "smollm2": _smollm2, "smoke": _smoke, "full": _full}

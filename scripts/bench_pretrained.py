@@ -25,7 +25,6 @@ from tljax.evaluate.features import pooled_features
 from tljax.generate.decode import Generator
 from tljax.generate.sampling import Sampling
 from tljax.model import transformer
-from tljax.model.product import product_dtype
 from tljax.objective.next_token import next_token_loss
 from tljax.pretrained.sources import open_pretrained
 from tljax.settings import OptimSettings, TransferSettings
@@ -44,9 +43,7 @@ ADAMW = OptimSettings(
 def features(model: Model, texts: list[str]):
     """Returns measure() -> tokens a second of the features of all texts."""
     tokens = model.needs_tokenizer().encode(texts)
-    params = jax.tree.map(
-        lambda x: x.astype(product_dtype(model.settings.dtype)), model.params
-    )
+    params = transformer.for_products(model.settings, model.params)
 
     def measure():
         started = time.perf_counter()

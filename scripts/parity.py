@@ -167,6 +167,68 @@ class Parity:
         self.add(case, "as GGUF, in Transformers", error, BOUND)
 
 
+    def adapter(self, case: str) -> None:
+        """LoRA factors of a tiny model, read by PEFT."""
+        import jax
+
+        from tljax.cli.models import open_model
+        from tljax.model import transformer
+        from tljax.pretrained.families import write_config
+        from tljax.pretrained.folder import write_adapter_folder
+        from tljax.pretrained.peft import peft_adapter
+        from tljax.settings import TransferSettings
+        from tljax.transfer.method import compose, split
+
+        folder, out = self.work / "checkpoints" / case, self.work / "adapters" / case
+        _fresh(out)
+        model = open_model(f"hf:{folder}", dtype="float32")
+        lora = TransferSettings(
+            method="lora", rank=3, alpha=5.0, scaling="rank_stabilized"
+        )
+        moving, frozen = split(model.params, lora, jax.random.key(0))
+        random = np.random.default_rng(0)
+        moving = jax.tree.map(  # b begins at zero: drawn, lest nothing be compared
+            lambda x: random.standard_normal(x.shape, np.float32) * 0.1, moving
+        )
+        tokens, mask = (np.load(folder / f"{n}.npy") for n in ("tokens", "mask"))
+        batch = {
+            "tokens_BL": tokens.astype(np.int32),
+            "segments_BL": mask.astype(np.int32),
+        }
+
+        @jax.jit
+        def logits(moving, frozen):
+            params, adapter = compose(moving, frozen, lora)
+            states = transformer.apply(model.settings, params, batch, adapter=adapter)
+            return transformer.logits_of(params, states)
+
+        ours = np.asarray(logits(moving, frozen))
+        family, _ = write_config(model.settings, ours.shape[-1])
+        config, tensors = peft_adapter(moving, family, lora, base=str(folder))
+        write_adapter_folder(out, config=config, tensors=tensors, model_card="")
+        found = self.work / "outputs" / "adapter.npz"
+        _run([self.python, "-c", ADAPTER, folder, out, found])
+        theirs = np.load(found)
+        if np.abs(theirs["logits"] - theirs["base"]).max() < 100 * BOUND:
+            sys.exit(f"{case}: the adapter changes nothing, so nothing is compared")
+        error = float(np.abs(ours - theirs["logits"])[mask > 0].max())
+        self.add(case, "adapter, in PEFT", error, BOUND)
+
+
+ADAPTER = """
+import sys, pathlib, numpy as np, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+folder, adapter, out = map(pathlib.Path, sys.argv[1:])
+model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+tokens, mask = (torch.tensor(np.load(folder / f"{n}.npy").astype(np.int64))
+                for n in ("tokens", "mask"))
+with torch.no_grad():
+    base = model(input_ids=tokens, attention_mask=mask).logits.numpy()
+    model = PeftModel.from_pretrained(model, adapter).eval()
+    logits = model(input_ids=tokens, attention_mask=mask).logits.numpy()
+np.savez(out, logits=logits, base=base)
+"""
 SENTENCES = """
 import sys, pathlib, numpy as np
 from sentence_transformers import SentenceTransformer
@@ -181,6 +243,10 @@ path, lines, out, gguf = sys.argv[1:]
 path = pathlib.Path(path)
 where = {"gguf_file": path.name} if int(gguf) else {}
 tokenizer = AutoTokenizer.from_pretrained(path.parent if int(gguf) else path, **where)
+if int(gguf):  # its GGUF reader does not know pre=smollm: SmolLM2 splits digits first
+    from tokenizers import pre_tokenizers as pre
+    tokenizer.backend_tokenizer.pre_tokenizer = pre.Sequence(
+        [pre.Digits(individual_digits=True), pre.ByteLevel(add_prefix_space=False)])
 texts = pathlib.Path(lines).read_text(encoding="utf-8").split("\\0")
 ids = [tokenizer(t, add_special_tokens=not int(gguf)).input_ids for t in texts]
 ends = np.cumsum([len(one) for one in ids])
@@ -262,6 +328,8 @@ def main() -> int:
                 parity.tiny(path.stem)
         for case in ("llama_plain", "qwen2_plain"):
             parity.gguf_round_trip(case)
+        for case in ("llama_plain", "qwen2_plain", "qwen3", "gemma3_text"):
+            parity.adapter(case)
     if given.only != "tiny":
         parity.smollm2()
         parity.minilm()

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Sequence
 
 from experiments.low_shot.probe import NoTokenizer
 from experiments.low_shot.settings import (
-    ARMS,
     Choice,
     LowShotSettings,
     ProbeStage,
+    plan_for,
+)
+from experiments.low_shot.stages import (
     adapt_settings,
     finetune_settings,
-    plan_for,
     pretrain_settings,
     tuning_grids,
 )
@@ -46,7 +47,7 @@ def cut_to_data(settings: LowShotSettings, source: Source) -> LowShotSettings:
             " labelled rows"
         )
     existing = len(train)
-    plan = plan_for(settings.plan, existing, settings.probe)
+    plan = plan_for(settings.plan, existing, settings.arms)
     if plan.sizes != tuple(sorted(settings.plan.sizes)):
         print(
             f"{source.uri} has {existing} training labels: sizes"
@@ -90,18 +91,24 @@ def leave_out_probe(settings: LowShotSettings, folder: pathlib.Path) -> LowShotS
         else:
             _check_layers(probe, layers)
             return settings
+    gone = (probe.arm, settings.lora.arm)
     claims = tuple(
         claim
         for claim in settings.plan.claims
-        if probe.arm not in (claim.arm, claim.against)
+        if claim.arm not in gone and claim.against not in gone
     )
     print(
-        f"the arm {probe.arm} ({probe.source}) is left out, and with it"
-        f" {len(settings.plan.claims) - len(claims)} claims: {reason}"
+        f"the arms of {probe.source} ({', '.join(arm for arm in gone if arm)}) are left"
+        f" out, and with them {len(settings.plan.claims) - len(claims)} claims:"
+        f" {reason}"
     )
-    plan = dataclasses.replace(settings.plan, claims=claims)
-    without = dataclasses.replace(probe, source="")
-    return dataclasses.replace(settings, plan=plan, probe=without)
+    return dataclasses.replace(
+        settings,
+        plan=dataclasses.replace(settings.plan, claims=claims),
+        probe=dataclasses.replace(probe, source=""),
+        lora=dataclasses.replace(settings.lora, arm=""),
+        tuned={a: one for a, one in settings.tuned.items() if a != settings.lora.arm},
+    )
 
 
 def _check_layers(probe: ProbeStage, layers: int) -> None:
@@ -153,7 +160,7 @@ def _choices(settings: LowShotSettings) -> Iterator[tuple[str, str, int, Choice]
             yield f"config.tuned.{arm}.{n}", arm, int(n), choice
     if settings.tuning.rates:
         for n, grid in tuning_grids(settings).items():
-            for arm in ARMS:
+            for arm in settings.tuned_arms:
                 for choice in grid:
                     yield "config.tuning", arm, n, choice
 

@@ -1,6 +1,7 @@
 """Scratch or transfer? The experiment, phase after phase.
 
-    pre-train (-> adapt) (-> tune) -> scratch, transfer -> TF-IDF (-> probe) -> report
+    pre-train (-> adapt) (-> tune) -> scratch, transfer (, LoRA) -> TF-IDF (-> probe)
+    -> report
 
 Every phase skips what is finished; killed at any moment, the same command goes on.
 """
@@ -15,9 +16,10 @@ from experiments.low_shot.baseline import run_baseline
 from experiments.low_shot.checks import check_stages, cut_to_data, leave_out_probe
 from experiments.low_shot.probe import run_probe
 from experiments.low_shot.settings import (
-    ARMS,
     Choice,
     LowShotSettings,
+)
+from experiments.low_shot.stages import (
     adapt_settings,
     finetune_settings,
     nearest,
@@ -48,8 +50,8 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
     """
     folder = folder.resolve()  # one name, whatever the current directory
     settings = cut_to_data(settings, open_source(settings.task.source))
-    check_stages(settings)
     settings = leave_out_probe(settings, folder)
+    check_stages(settings)
     open_run(folder, to_dict(settings), "low_shot")
     phases = _Phases(folder / "phases.json", stopped=_is_current(folder))
     with phases.time("pretrain"):
@@ -62,7 +64,7 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
     if settings.tuning.rates:
         with phases.time("tune"):
             chosen = _tune(settings, folder, lm)
-    for arm in ARMS:
+    for arm in settings.tuned_arms:
         with phases.time(f"finetune_{arm}"):
             _finetune(settings, folder, arm, chosen, lm)
     with phases.time("tfidf"):
@@ -118,7 +120,8 @@ def _tune(settings, folder, lm) -> dict:
     """The best choice for each arm and size by mean validation accuracy."""
     path = folder / "tuning.json"
     if not path.exists():
-        write_json(path, {arm: _try_grids(settings, folder, arm, lm) for arm in ARMS})
+        arms = settings.tuned_arms
+        write_json(path, {arm: _try_grids(settings, folder, arm, lm) for arm in arms})
     return {
         arm: {
             n: Choice(**{f.name: ranked[0][f.name] for f in dataclasses.fields(Choice)})

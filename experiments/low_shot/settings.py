@@ -10,17 +10,14 @@ from tljax.report.statistics import check_plan
 from tljax.settings import (
     LAST_SEED,
     CorpusSettings,
-    FinetuneSettings,
     HeadSettings,
-    InitSettings,
     InputError,
     MeshSettings,
     ModelSettings,
     OptimSettings,
-    PretrainSettings,
     RecordSettings,
-    TaskSettings,
     TokenizerSettings,
+    TransferSettings,
     setting,
     suggestion,
 )
@@ -87,11 +84,7 @@ class ProbeStage:
         """Refuses a name that no run folder can have, and empty choices."""
         if not self.source:
             return
-        if not re.fullmatch(r"\w+", self.arm) or self.arm in (*ARMS, BASELINE):
-            raise InputError(
-                f"{where}.arm={self.arm!r} must be letters, digits or _, and none of"
-                f" {', '.join((*ARMS, BASELINE))}"
-            )
+        check_arm(f"{where}.arm", self.arm, (*ARMS, BASELINE))
         if not (self.layers and self.poolings):
             raise InputError(f"{where}.layers and {where}.poolings must name some")
         known = HeadSettings.__dataclass_fields__["pooling"].metadata["choices"]
@@ -101,6 +94,26 @@ class ProbeStage:
                     f"{where}.poolings has {pooling!r}{suggestion(pooling, known)};"
                     f" allowed: {', '.join(known)}"
                 )
+
+
+def check_arm(where: str, arm: str, others: Sequence[str]) -> None:
+    """Refuses a name that no run folder can have, or that another arm has."""
+    if not re.fullmatch(r"\w+", arm) or arm in others:
+        raise InputError(
+            f"{where}={arm!r} must be letters, digits or _, and none of"
+            f" {', '.join(others)}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraStage:
+    """A second arm of the probe's model: it is fine-tuned; rates come from `tuned`."""
+
+    arm: str = setting("name of the arm; '' = no such arm")
+    transfer: TransferSettings
+    head: HeadSettings
+    optim: OptimSettings
+    record: RecordSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +134,8 @@ class PlanSettings:
     seeds: int = setting("runs an arm and size: subset, head, order", low=2)
     alpha: float = setting("level of the family of claims (Holm)", low=0.0, high=0.5)
     claims: tuple[Claim, ...] = setting(
-        "the claims; () = transfer > scratch at each n and, with a probe, that it beats"
-        " scratch and TF-IDF at the n nearest to 100"
+        "the claims; () = transfer > scratch at each n, and the pretrained model's arms"
+        " > scratch and TF-IDF at the n nearest to 100"
     )
 
 
@@ -164,6 +177,7 @@ class LowShotSettings:
     task: LabelledSettings
     finetune: FinetuneStage
     probe: ProbeStage
+    lora: LoraStage
     plan: PlanSettings
     tuning: TuningSettings
     tuned: Mapping[str, Mapping[str, Choice]] = setting(
@@ -171,21 +185,40 @@ class LowShotSettings:
         " {} = tuned here"
     )
 
+    @property
+    def tuned_arms(self) -> tuple[str, ...]:
+        """The arms that gradients train."""
+        return (*ARMS, *([self.lora.arm] if self.lora.arm else []))
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All of them."""
+        probes = [self.probe.arm] if self.probe.source else []
+        return (*self.tuned_arms, BASELINE, *probes)
+
     def check(self, where: str) -> None:
         """Refuses a plan that could not pass, and choices lacking or never read."""
+        if self.lora.arm:
+            if not self.probe.source:
+                raise InputError(
+                    f"{where}.lora.arm is {self.lora.arm!r}, but {where}.probe.source,"
+                    " the model of both, is empty; give it, or leave both empty"
+                )
+            taken = (*ARMS, BASELINE, self.probe.arm)
+            check_arm(f"{where}.lora.arm", self.lora.arm, taken)
         self._check_tuning(f"{where}.tuning")
         self._check_tuned(where)
-        for name, value, unset in (
-            ("lr_peak", self.finetune.optim.lr_peak, 0.0),
-            ("layer_decay", self.finetune.optim.layer_decay, 1.0),
+        for stage, (name, unset) in itertools.product(
+            ("finetune", "lora"), {"lr_peak": 0.0, "layer_decay": 1.0}.items()
         ):
+            value = getattr(getattr(self, stage).optim, name)
             if value != unset:
                 raise InputError(
-                    f"{where}.finetune.optim.{name} is {value}, but every arm and size"
+                    f"{where}.{stage}.optim.{name} is {value}, but every arm and size"
                     f" has its own; leave it at {unset} and set"
                     f" {where}.tuned.ARM.N.{name} or {where}.tuning"
                 )
-        plan_for(self.plan, max(self.plan.sizes, default=0), self.probe)
+        plan_for(self.plan, max(self.plan.sizes, default=0), self.arms)
 
     def _check_tuning(self, where: str) -> None:
         tuning = self.tuning
@@ -204,10 +237,10 @@ class LowShotSettings:
 
     def _check_tuned(self, where: str) -> None:
         for arm, choices in self.tuned.items():
-            if arm not in ARMS:
+            if arm not in self.tuned_arms:
                 raise InputError(
-                    f"{where}.tuned.{arm} is no arm{suggestion(arm, ARMS)}; allowed:"
-                    f" {', '.join(ARMS)}"
+                    f"{where}.tuned.{arm} is no arm{suggestion(arm, self.tuned_arms)};"
+                    f" allowed: {', '.join(self.tuned_arms)}"
                 )
             _check_sizes(choices, f"{where}.tuned.{arm}")
         if self.tuning.rates and any(self.tuned.values()):
@@ -215,7 +248,7 @@ class LowShotSettings:
                 f"{where}.tuned and {where}.tuning.rates are both given, but the grid"
                 f" decides alone; set {where}.tuned={{}} or {where}.tuning.rates=()"
             )
-        for arm in ARMS:
+        for arm in self.tuned_arms:
             if not self.tuned.get(arm) and not self.tuning.rates:
                 raise InputError(
                     f"{where}.tuned.{arm} is empty and {where}.tuning.rates too; give"
@@ -233,110 +266,19 @@ def _check_sizes(sizes: Iterable[str], where: str) -> None:
             )
 
 
-def nearest(choices: Mapping[str, Choice], n: int) -> Choice:
-    """The choice made at the size nearest to n, on a log scale."""
-    return choices[min(choices, key=lambda size: abs(math.log(int(size) / n)))]
-
-
-def tuning_grids(settings: LowShotSettings) -> dict[int, list[Choice]]:
-    """The choices tried with so many labels; sizes are cut to the plan's largest."""
-    tuning, most = settings.tuning, max(settings.plan.sizes)
-    grids = {}
-    for n in sorted(map(int, tuning.epochs)):
-        points = itertools.product(
-            tuning.rates, tuning.epochs[str(n)], tuning.layer_decays
-        )
-        grids.setdefault(min(n, most), [Choice(*point) for point in points])
-    return grids
-
-
-def pretrain_settings(settings: LowShotSettings) -> PretrainSettings:
-    """The pre-training run."""
-    stage = settings.pretrain
-    return PretrainSettings(
-        kind="pretrain",
-        seed=stage.seed,
-        steps=stage.steps,
-        init=InitSettings(source=""),
-        corpus=settings.corpus,
-        tokenizer=settings.tokenizer,
-        model=settings.model,
-        optim=stage.optim,
-        mesh=stage.mesh,
-        record=stage.record,
-    )
-
-
-def adapt_settings(
-    settings: LowShotSettings, *, lm: str, tokens: int
-) -> PretrainSettings:
-    """Continued pre-training of `lm` on the task's training text of so many tokens."""
-    stage = settings.adapt
-    per_step = stage.optim.batch * settings.corpus.length
-    return dataclasses.replace(
-        pretrain_settings(settings),
-        steps=max(1, round(stage.epochs * tokens / per_step)),
-        init=InitSettings(source=lm),
-        corpus=dataclasses.replace(
-            settings.corpus,
-            source=settings.task.source,
-            heldout_split="validation",  # the test split is for the end
-        ),
-        tokenizer=dataclasses.replace(settings.tokenizer, source=lm),
-        optim=stage.optim,
-        record=stage.record,
-    )
-
-
-def finetune_settings(
-    settings: LowShotSettings,
-    *,
-    arm: str,
-    n: int,
-    seed: int,
-    choice: Choice,
-    lm: str,
-    tuning: bool,
-) -> FinetuneSettings:
-    """One fine-tuning run; arms differ in init.source (and the choice) alone."""
-    stage, items = settings.finetune, settings.task.validation_items
-    record = stage.record
-    if tuning:
-        items = settings.tuning.validation_items
-        if record.choose == "last":  # the end decides: looking on the way costs time
-            record = dataclasses.replace(record, validations=0)
-    return FinetuneSettings(
-        kind="finetune",
-        seed=seed,
-        epochs=choice.epochs,
-        init=InitSettings(source=lm if arm == "transfer" else ""),
-        task=TaskSettings(
-            source=settings.task.source,
-            n=n,
-            length=settings.task.length,
-            validation_items=items,
-            score_test=not tuning,
-        ),
-        tokenizer=dataclasses.replace(settings.tokenizer, source=lm),
-        head=stage.head,
-        model=settings.model,
-        optim=dataclasses.replace(
-            stage.optim, lr_peak=choice.lr_peak, layer_decay=choice.layer_decay
-        ),
-        mesh=MeshSettings(run=1, data=1, fsdp=1, tensor=1),
-        record=record,
-    )
-
-
-def plan_for(plan: PlanSettings, existing: int, probe: ProbeStage) -> PlanSettings:
+def plan_for(plan: PlanSettings, existing: int, arms: Sequence[str]) -> PlanSettings:
     """The plan with its sizes cut to the labels that exist and its claims spelt out.
+
+    Args:
+      plan: as the config has it.
+      existing: training labels that there are.
+      arms: of the experiment.
 
     Raises:
       InputError: a claim about a size or an arm that is not in the plan, or a plan that
         could not pass whatever the outcome.
     """
     sizes = tuple(sorted({min(n, existing) for n in plan.sizes}))
-    arms = [*ARMS, BASELINE, *([probe.arm] if probe.source else [])]
     claims = plan.claims or _claims(sizes, arms)
     for claim in claims:
         if claim.n not in sizes:
@@ -355,7 +297,7 @@ def plan_for(plan: PlanSettings, existing: int, probe: ProbeStage) -> PlanSettin
 
 
 def _claims(sizes: tuple[int, ...], arms: Sequence[str]) -> tuple[Claim, ...]:
-    """Transfer beats scratch at each size; a probe beats scratch and the baseline."""
+    """Transfer beats scratch at each size; others beat scratch and the baseline."""
     pairs = [("transfer", "scratch", n) for n in sizes]
     if sizes:
         n = min(sizes, key=lambda n: abs(math.log(n / PROBE_LABELS)))

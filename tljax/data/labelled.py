@@ -47,6 +47,16 @@ class LabelledSet:
         """Tokens of each item, int64 [items]."""
         return np.array([len(one) for one in self.tokens], dtype=np.int64)
 
+    def take(self, indices: Sequence[int]) -> "LabelledSet":
+        """These items, in the order given."""
+        return LabelledSet(
+            ids=tuple(self.ids[i] for i in indices),
+            tokens=tuple(self.tokens[i] for i in indices),
+            labels=self.labels[np.asarray(indices)],
+            classes=self.classes,
+            texts=tuple(self.texts[i] for i in indices),
+        )
+
 
 def load_labelled(
     source: Source,

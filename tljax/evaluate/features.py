@@ -20,7 +20,7 @@ from tljax.model.product import product_dtype
 from tljax.settings import ModelSettings
 
 ROW_LENGTH = 128  # of packed rows, where no text is longer
-STEP_TOKENS = 4096  # of one compiled step
+STEP_TOKENS = {"cpu": 1024, "gpu": 16384, "tpu": 16384}  # of one compiled step
 
 
 def pooled_features(
@@ -55,6 +55,7 @@ def pooled_features(
         kept = (settings, tuple(layers), tuple(poolings), slots)
         return _pooled_streams(*kept, params, batch)
 
+    params = transformer.for_products(settings, params)
     for t, found in _steps(compute, params, tokens, plan, progress):
         placed_BM = plan.items_TBM[t] >= 0
         features[plan.items_TBM[t][placed_BM]] = found[placed_BM]
@@ -84,6 +85,7 @@ def token_streams(
     def compute(params, batch):
         return _stream_below(settings, below, params, batch)
 
+    params = transformer.for_products(settings, params)
     for t, found_BLD in _steps(compute, params, tokens, plan, progress):
         there_BL = plan.gather_TBL[t] >= 0
         stream[plan.gather_TBL[t][there_BL]] = found_BLD[there_BL]
@@ -125,13 +127,12 @@ def _plan(tokens: Sequence[np.ndarray]) -> PackedPlan:
     texts = _as_set(tokens)
     row_length = max(ROW_LENGTH, _rounded(int(texts.lengths.max())))
     slots = choose_slots(texts.lengths, row_length=row_length)
-    rows = max(1, STEP_TOKENS // row_length)
+    rows = max(1, STEP_TOKENS[jax.default_backend()] // row_length)
     return scoring_plan(texts, rows=rows, row_length=row_length, slots=slots)
 
 
 def _steps(compute, params, tokens, plan, progress) -> Iterator[tuple[int, np.ndarray]]:
     """(step, what compute(params, batch) finds), one compiled step after another."""
-    params = jax.device_put(params)
     flat = flat_tokens(_as_set(tokens))
     done = spent = 0
     for t in range(plan.steps):

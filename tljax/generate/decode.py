@@ -46,7 +46,7 @@ class Generator:
                 "a model with causal=False cannot write; take a causal one"
             )
         self._settings = settings
-        self._params = _cast(settings, params)
+        self._params = transformer.for_products(settings, params)
         self._vocab_size = transformer.output_matrix(params).shape[0]
         ends_V = np.zeros(self._vocab_size, bool)
         ends_V[self._known(end_ids, "end_ids")] = True
@@ -218,14 +218,3 @@ def bucket(size: int) -> int:
     power = 1 << (max(size, 32) - 1).bit_length()
     between = power // 4 * 3
     return between if 32 < size <= between else power
-
-
-def _cast(settings: ModelSettings, params: dict) -> dict:
-    """Leaves of products in the product dtype; norms, which scale in float32, kept."""
-    dtype = product_dtype(settings.dtype)
-
-    def cast(path, leaf):
-        norm = any(key.key.endswith("norm") for key in path)
-        return jnp.asarray(leaf, None if norm else dtype)
-
-    return jax.tree_util.tree_map_with_path(cast, params)

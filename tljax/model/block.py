@@ -129,13 +129,16 @@ class FeedForward(nn.Module):
         s = self.settings
         bias = s.bias in ("mlp", "all")
         inner_BLF = Linear(s.mlp_width, bias, name="up")(x_BLD, path, adapter)
+        wide_BLF = inner_BLF.astype(jnp.float32)  # bfloat16 steps are slower and worse
         if s.mlp in ("swiglu", "geglu"):
             gate = Linear(s.mlp_width, bias, name="gate")(x_BLD, path, adapter)
-            inner_BLF *= jax.nn.silu(gate) if s.mlp == "swiglu" else jax.nn.gelu(gate)
+            gate = gate.astype(jnp.float32)
+            wide_BLF *= jax.nn.silu(gate) if s.mlp == "swiglu" else jax.nn.gelu(gate)
         elif s.mlp == "relu2":
-            inner_BLF = jnp.square(jax.nn.relu(inner_BLF))
+            wide_BLF = jnp.square(jax.nn.relu(wide_BLF))
         else:
-            inner_BLF = jax.nn.gelu(inner_BLF, approximate=s.mlp == "gelu")
+            wide_BLF = jax.nn.gelu(wide_BLF, approximate=s.mlp == "gelu")
+        inner_BLF = wide_BLF.astype(inner_BLF.dtype)
         out = Linear(s.width, bias, zero=True, name="down")
         return out(inner_BLF, path, adapter)
 

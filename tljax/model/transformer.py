@@ -105,6 +105,20 @@ def output_matrix(params: dict) -> jax.Array:
     )
 
 
+def for_products(settings: ModelSettings, params: dict) -> dict:
+    """The tree on the device, in the product dtype; norms, computed in float32, kept.
+
+    For reading only: a program given such a tree need not convert it at every call.
+    """
+    dtype = product_dtype(settings.dtype)
+
+    def cast(path, leaf):
+        norm = any(key.key.endswith("norm") for key in path)
+        return jnp.asarray(leaf, None if norm else dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, params)
+
+
 def logits_of(params: dict, states_BLD: jax.Array) -> jax.Array:
     """Logits [B, L, V] in float32 of hidden states, as `apply` returns them."""
     output_VD = output_matrix(params).astype(states_BLD.dtype)
