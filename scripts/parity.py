@@ -166,7 +166,6 @@ class Parity:
         error = float(np.abs(found - wanted)[real].max())
         self.add(case, "as GGUF, in Transformers", error, BOUND)
 
-
     def adapter(self, case: str) -> None:
         """LoRA factors of a tiny model, read by PEFT."""
         import jax

@@ -23,7 +23,7 @@ from tljax.data.labelled import LabelledSet, nested_subset
 from tljax.report.records import load_predictions
 from tljax.settings import InputError, from_config, to_dict
 
-PRESETS = ("quick", "smoke", "full")
+PRESETS = ("quick", "smollm2", "smoke", "full")
 CHOICE = {"lr_peak": 0.1, "epochs": 1.0, "layer_decay": 1.0}
 
 
@@ -124,13 +124,17 @@ def test_every_size_has_its_own_grid_and_few_labels_cut_it_to_the_smallest_that_
         ("quick", "tuned", {"transfr": {}}, "transfr is no arm; did you mean 'transf"),
         ("full", "tuned", {"scratch": {"50": CHOICE}}, "both given, but the grid"),
         ("quick", "tuned.scratch", {}, "tuned.scratch is empty and config.tuning"),
+        ("smollm2", "probe.source", "", "lora.arm is 'smollm2_lora', but config.probe"),
+        ("smollm2", "lora.arm", "smollm2", "lora.arm='smollm2' must be letters"),
+        ("smollm2", "lora.arm", "", "smollm2_lora is no arm"),
     ],
 )
 def test_choices_that_nothing_could_read_are_refused(
     settings_of, preset, key, value, said
 ):
     with pytest.raises(InputError, match=said):
-        settings_of(preset, **{key: json.dumps(value)})
+        text = value if isinstance(value, str) else json.dumps(value)
+        settings_of(preset, **{key: text})
 
 
 @pytest.mark.parametrize(("name", "value"), [("lr_peak", "0.1"), ("layer_decay", ".5")])

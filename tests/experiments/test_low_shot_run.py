@@ -106,7 +106,7 @@ def test_every_stage_leaves_its_files_and_a_second_call_changes_none(
     assert (work / "summary.json").exists()
 
 
-def test_a_probe_on_other_peoples_model_is_one_more_arm(
+def test_other_peoples_model_gives_two_more_arms(
     tmp_path, settings_of, tiny_llama, monkeypatch, capsys
 ):
     settings = tiny(settings_of, tmp_path)
@@ -115,14 +115,26 @@ def test_a_probe_on_other_peoples_model_is_one_more_arm(
         poolings=("mean", "last"), seeds=2,
     )  # fmt: skip
     adapt = dataclasses.replace(settings.adapt, epochs=0.0)
-    plan = dataclasses.replace(settings.plan, seeds=8)  # three claims could pass
-    settings = dataclasses.replace(settings, probe=probe, adapt=adapt, plan=plan)
+    plan = dataclasses.replace(settings.plan, seeds=8)  # five claims could pass
+    transfer = dataclasses.replace(settings.lora.transfer, frozen_layers=1, rank=2)
+    lora = dataclasses.replace(settings.lora, arm="moved", transfer=transfer)
+    settings = dataclasses.replace(
+        settings, probe=probe, lora=lora, adapt=adapt, plan=plan
+    )
     work = tmp_path / "work"
     summary = run(settings, work)
-    assert set(summary["arms"]) == {"scratch", "transfer", "tfidf", "theirs"}
+    arms = {"scratch", "transfer", "tfidf", "theirs", "moved"}
+    assert set(summary["arms"]) == arms
     assert {(c["arm"], c["against"]) for c in summary["claims"]} == {
-        ("transfer", "scratch"), ("theirs", "scratch"), ("theirs", "tfidf")
+        ("transfer", "scratch"), ("theirs", "scratch"), ("theirs", "tfidf"),
+        ("moved", "scratch"), ("moved", "tfidf"),
     }  # fmt: skip
+    assert set(json.loads((work / "tuning.json").read_text())) == {
+        "scratch", "transfer", "moved"
+    }  # fmt: skip
+    config = json.loads((work / "runs" / "moved-n8-s3" / "config.json").read_text())
+    assert config["init"]["source"] == config["tokenizer"]["source"] == probe.source
+    assert (config["transfer"]["method"], config["model"]["depth"]) == ("lora", 2)
     ranked = json.loads((work / "probe_tuning.json").read_text())["8"]
     assert len(ranked) == 4 and all(len(row["values"]) == 2 for row in ranked)
     config = json.loads((work / "runs" / "theirs-n8-s3" / "config.json").read_text())
@@ -146,7 +158,9 @@ def test_a_model_that_cannot_be_had_is_left_out_with_one_line(
     work = tmp_path / "work"
     without = leave_out_probe(settings, work)
     said = capsys.readouterr().out
-    assert said.startswith("the arms of hf:./gone (theirs) are left out, and with them 2 c")
+    assert said.startswith(
+        "the arms of hf:./gone (theirs) are left out, and with them 2 c"
+    )
     assert said.count("\n") == 1 and "gone is not a folder" in said
     assert without.probe.source == "" and len(without.plan.claims) == 1
     # began without, it goes on without, though the model is there now

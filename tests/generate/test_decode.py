@@ -11,6 +11,7 @@ import pytest
 
 from tljax.generate import decode, programs
 from tljax.generate.decode import Generator, bucket
+from tljax.generate.programs import read
 from tljax.generate.sampling import Sampling, sample
 from tljax.model import transformer
 from tljax.settings import InputError
@@ -106,8 +107,10 @@ def test_logits_step_by_step_are_those_of_the_whole_row(make, kind):
     generator = make(**KINDS[kind])
     settings = generator._settings
     tokens_BL = np.array([LONG, LONG[::-1]], np.int32)
-    stepwise = generator.logits_step_by_step(tokens_BL)
-    batch = {"tokens_BL": tokens_BL, "segments_BL": np.ones_like(tokens_BL)}
+    segments_BL = np.ones_like(tokens_BL)
+    segments_BL[1, 5:] = 2  # two texts in a row
+    stepwise = read(settings, generator.whole, tokens_BL, segments_BL)
+    batch = {"tokens_BL": tokens_BL, "segments_BL": segments_BL}
     states = jax.jit(functools.partial(transformer.apply, settings))(
         generator.whole, batch
     )
@@ -357,8 +360,3 @@ def test_models_and_end_tokens_that_do_not_fit_are_refused(make):
         make(causal=False)
     with pytest.raises(InputError, match=re.escape("end_ids has the id 40")):
         make(end_ids=[1, 40])
-    generator = make(**KINDS["gpt2"])
-    with pytest.raises(InputError, match="the prompt has 26 tokens"):
-        generator.logits_step_by_step(np.ones((1, 26), np.int32))
-    with pytest.raises(InputError, match="tokens_BL has the id 40"):
-        generator.logits_step_by_step(np.full((2, 3), 40))

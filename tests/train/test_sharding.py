@@ -9,10 +9,18 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from tljax.cli import pretrain
+from tljax.cli.models import load_params_of, source_settings
 from tljax.data.token_store import TokenStore
 from tljax.model import heads, transformer
-from tljax.settings import InputError, MeshSettings, PretrainSettings, from_config
+from tljax.settings import (
+    InitSettings,
+    InputError,
+    MeshSettings,
+    PretrainSettings,
+    from_config,
+)
 from tljax.train import optimizer, sharding
+from tljax.transfer.transplant import flat
 
 ONE = MeshSettings(run=1, data=1, fsdp=1, tensor=1)
 VOCAB = 40
@@ -189,3 +197,22 @@ def test_batches_that_do_not_divide_over_the_mesh(settings):
             rows = pretrain.scoring_rows(corpus, mesh(data=ways))
             assert rows % ways == 0 and rows > 0
             assert rows * length <= max(8192, ways * length)
+
+
+def test_a_checkpoints_leaves_lie_on_their_devices_as_they_were_read(
+    settings, tiny_llama
+):
+    source = f"hf:{tiny_llama}"
+    model = source_settings(source)
+    settings = dataclasses.replace(
+        settings, model=model, init=InitSettings(source=source)
+    )
+    where = placement(mesh(fsdp=2, tensor=2), model)
+    whole = flat(load_params_of(source))
+    rows = whole["embedding/tokens"].shape[0]
+    params, _ = pretrain._base_params(settings, rows, jax.random.key(0), where)
+    for path, leaf in flat(params).items():
+        assert leaf.sharding.spec == where.spec(path), path
+        np.testing.assert_array_equal(leaf, whole[path])
+    spread = flat(params)["layers/0/mlp/up/kernel"]
+    assert {one.data.size for one in spread.addressable_shards} == {spread.size // 4}

@@ -126,25 +126,7 @@ def _whole(model, tokens_BL: np.ndarray, segments_BL: np.ndarray) -> np.ndarray:
 def _cached(model, tokens_BL: np.ndarray, segments_BL: np.ndarray) -> np.ndarray:
     import jax
 
-    from tljax.model import transformer
-
-    settings = model.settings
-    positions_BL = np.asarray(transformer.places_in_segment(segments_BL))
-
-    @jax.jit
-    def extend(params, batch, cache):
-        states_BLD, cache = transformer.extend(settings, params, batch, cache)
-        return transformer.logits_of(params, states_BLD), cache
+    from tljax.generate.programs import read
 
     params = jax.device_put(model.params)
-    cache = transformer.init_cache(settings, *tokens_BL.shape)
-    steps = []
-    for i in range(tokens_BL.shape[1]):
-        batch = {
-            "tokens_BL": tokens_BL[:, i : i + 1],
-            "segments_BL": segments_BL[:, i : i + 1],
-            "positions_BL": positions_BL[:, i : i + 1],
-        }
-        logits_B1V, cache = extend(params, batch, cache)
-        steps.append(np.asarray(logits_B1V))
-    return np.concatenate(steps, axis=1)
+    return np.asarray(read(model.settings, params, tokens_BL, segments_BL))

@@ -33,6 +33,9 @@ MODEL = Flag(
 RUN_KEYS = ("dropout", "scan_layers", "dtype")  # not of the architecture
 DTYPE = Flag("dtype", "NAME", "of products: float32, bfloat16 or auto")
 
+# place(path, value) puts a leaf where it belongs, e.g. on its devices, as it is read
+Place = Callable[[str, np.ndarray], Any]
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
@@ -70,7 +73,7 @@ def open_model(
     name: str,
     *,
     dtype: str | None = None,
-    place: Callable[[str, np.ndarray], Any] = lambda path, value: value,
+    place: Place = lambda path, value: value,
 ) -> Model:
     """Opens and reads a model.
 
@@ -182,8 +185,15 @@ def adopt_architecture(settings: Any, overridden: Collection[str]) -> Any:
     return dataclasses.replace(settings, model=dataclasses.replace(theirs, **own))
 
 
-def load_source_params(source: str, model: ModelSettings) -> dict:
+def load_source_params(
+    source: str, model: ModelSettings, place: Place = lambda path, value: value
+) -> dict:
     """The parameters of a run or a checkpoint of the architecture asked for.
+
+    Args:
+      source: run folder or URI.
+      model: the architecture.
+      place: as in `open_model`.
 
     Raises:
       InputError: it has another architecture; the keys that differ are named.
@@ -191,16 +201,16 @@ def load_source_params(source: str, model: ModelSettings) -> dict:
     differ = architecture_differs(model, source_settings(source))
     if differ:
         raise InputError(f"{source} has another architecture: {'; '.join(differ)}")
-    return load_params_of(source)
+    return load_params_of(source, place)
 
 
-def load_params_of(source: str) -> dict:
+def load_params_of(source: str, place: Place = lambda path, value: value) -> dict:
     """The whole parameters of a run folder or of a checkpoint's URI.
 
     Of a run that moved only a part, those of its own source and its own put together.
     """
     if is_uri(source):
-        return _read_foreign(source, lambda path, value: value).params
+        return _read_foreign(source, place).params
     config = _run_config(source)
     params = load_params(parts.run_file(source, "params"))
     transfer = from_config(

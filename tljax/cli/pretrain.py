@@ -14,6 +14,7 @@ import time
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from tljax.cli import parts
 from tljax.cli.models import load_source_params
@@ -150,9 +151,16 @@ def scoring_rows(corpus: CorpusSettings, mesh: MeshSettings) -> int:
     return max(1, _SCORING_TOKENS // (corpus.length * ways)) * ways
 
 
-def _base_params(settings: PretrainSettings, vocab_size: int, key: jax.Array) -> tuple:
+def _base_params(
+    settings: PretrainSettings, vocab_size: int, key: jax.Array, placement
+) -> tuple:
     """init.source's parameters, without the head that it may have, and the facts."""
-    source = load_source_params(settings.init.source, settings.model)
+
+    def place(path, value):  # a leaf at a time: no host holds all of a large model
+        sharding = NamedSharding(placement.mesh, placement.spec(path))
+        return jax.device_put(value, sharding)
+
+    source = load_source_params(settings.init.source, settings.model, place)
     fresh = jax.eval_shape(
         functools.partial(transformer.init_params, settings.model, vocab_size), key
     )
@@ -207,7 +215,7 @@ class _Job:
         key = jax.random.key(settings.seed)
         base, self.init_facts = None, None
         if settings.init.source:
-            base, self.init_facts = _base_params(settings, vocab_size, key)
+            base, self.init_facts = _base_params(settings, vocab_size, key, placement)
 
         def init(key, base):
             params = base or transformer.init_params(settings.model, vocab_size, key)

@@ -115,22 +115,6 @@ class Generator:
                 self._settings, self._params, state, rule, stopped_B, limit
             )
 
-    def logits_step_by_step(self, tokens_BL: np.ndarray) -> np.ndarray:
-        """Logits of whole rows, read one token at a time through the cache.
-
-        Args:
-          tokens_BL: int32, rows of one length, all of them text.
-
-        Returns:
-          float32 [B, L, V]; `apply` gives the same to rounding.
-        """
-        rows, length = np.shape(tokens_BL)
-        tokens_BL = self._known(np.reshape(tokens_BL, -1), "tokens_BL")
-        self._check_context(length, 0)
-        return np.asarray(
-            programs.read(self._settings, self._params, tokens_BL.reshape(rows, length))
-        )
-
     def _known(self, ids, where):
         """The ids as int32, if the model has them all."""
         ids = np.asarray(ids)

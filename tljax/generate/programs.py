@@ -134,9 +134,11 @@ def advance(
     def unfinished(state):
         return (state.drawn < limit) & ~state.done_B.all()
 
+    ones_B = jnp.ones_like(state.last_B)
+
     def step(state):
         logits_BV, cache = _next_logits(
-            settings, params, state.last_B, state.place_B, state.cache
+            settings, params, state.last_B, ones_B, state.place_B, state.cache
         )
         return _draw(state._replace(cache=cache), rule, logits_BV)
 
@@ -144,28 +146,30 @@ def advance(
     return jax.lax.while_loop(unfinished, step, state)
 
 
-def _next_logits(settings, params, token_B, place_B, cache):
+def _next_logits(settings, params, token_B, segment_B, place_B, cache):
     """Logits [B, V] behind one more token a row, and the cache that has it."""
-    batch = {
-        "tokens_BL": token_B[:, None],
-        "segments_BL": jnp.ones_like(token_B)[:, None],
-        "positions_BL": place_B[:, None],
-    }
+    columns = {"tokens": token_B, "segments": segment_B, "positions": place_B}
+    batch = {f"{name}_BL": column_B[:, None] for name, column_B in columns.items()}
     states_BLD, cache = transformer.extend(settings, params, batch, cache)
     return transformer.logits_of(params, states_BLD)[:, 0], cache
 
 
 @functools.partial(jax.jit, static_argnames="settings")
-def read(settings: ModelSettings, params: dict, tokens_BL: jax.Array) -> jax.Array:
-    """Logits [B, L, V] of a given text, read as `advance` reads its own."""
-    rows, length = tokens_BL.shape
+def read(
+    settings: ModelSettings, params: dict, tokens_BL: jax.Array, segments_BL: jax.Array
+) -> jax.Array:
+    """Logits [B, L, V] of given rows, read as `advance` reads its own text.
 
-    def step(cache, column):
-        token_B, place = column
-        place_B = jnp.broadcast_to(place, (rows,))
-        logits_BV, cache = _next_logits(settings, params, token_B, place_B, cache)
+    A token at a time through the cache; `transformer.apply` gives the same to rounding.
+    """
+    rows, length = tokens_BL.shape
+    positions_BL = transformer.places_in_segment(segments_BL)
+
+    def step(cache, columns):
+        logits_BV, cache = _next_logits(settings, params, *columns, cache)
         return cache, logits_BV
 
     cache = transformer.init_cache(settings, rows, length)
-    _, logits_LBV = jax.lax.scan(step, cache, (tokens_BL.T, jnp.arange(length)))
+    columns = (tokens_BL.T, segments_BL.T, positions_BL.T)
+    _, logits_LBV = jax.lax.scan(step, cache, columns)
     return logits_LBV.swapaxes(0, 1)

@@ -96,7 +96,7 @@ def _copied(path: str, old: Any, new: Any) -> np.ndarray:
             f" {tuple(new.shape)} in the new model; make config.model agree with"
             " the source's config.json"
         )
-    return np.asarray(old).astype(new.dtype)
+    return old.astype(new.dtype, copy=False)
 
 
 def _some(leaves: Mapping[str, Any]) -> str:
