@@ -30,6 +30,7 @@ _STYLES = {
     "transfer": ArmStyle("transfer", "#0072B2", "o"),
     "tfidf": ArmStyle("TF-IDF", "#5F6368", "^"),
     "smollm2": ArmStyle("SmolLM2", "#00805E", "D"),
+    "smollm2_lora": ArmStyle("SmolLM2, LoRA", "#8A3FA0", "v"),
 }
 _SPARE = (("#AA3377", "v"), ("#8A6000", "P"), ("#117A8B", "X"))
 _INK = "#222222"
