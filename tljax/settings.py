@@ -9,6 +9,7 @@ with a default is one that only other people's models need; it may be left out.
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -246,6 +247,17 @@ class TransferSettings:
                     f"{where}.{field.name}={value!r} is read by {where}.method='lora'"
                     f" only; the method is {self.method!r}"
                 )
+        if self.method == "head" and self.frozen_layers:
+            raise InputError(
+                f"{where}.frozen_layers={self.frozen_layers}, but with"
+                f" {where}.method='head' every layer stays; leave it out"
+            )
+        try:
+            re.compile(self.targets)
+        except re.error as error:
+            raise InputError(
+                f"{where}.targets={self.targets!r} is no regular expression: {error}"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)

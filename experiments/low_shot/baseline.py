@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from experiments.low_shot.stages import predictions_of
 from tljax.cli.finetune import write_predictions
 from tljax.data.labelled import LabelledSet, nested_subset
 from tljax.train.files import write_json
@@ -26,7 +27,7 @@ def run_baseline(
       seed: of the subset.
       folder: the run folder; left alone if it has its predictions.
     """
-    path = folder / "predictions" / "test.jsonl"
+    path = predictions_of(folder)
     if path.exists():
         return
     chosen = nested_subset(train.labels, n, seed, train.classes)

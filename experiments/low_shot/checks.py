@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from experiments.low_shot.probe import NoTokenizer
+from experiments.low_shot.labels import load_texts
 from experiments.low_shot.settings import (
     Choice,
     LowShotSettings,
@@ -24,7 +24,7 @@ from experiments.low_shot.stages import (
 from tljax.cli.finetune import check as check_finetune
 from tljax.cli.models import source_settings
 from tljax.cli.pretrain import check as check_pretrain
-from tljax.data.labelled import LabelledSet, load_labelled
+from tljax.data.labelled import LabelledSet
 from tljax.data.sources import Source
 from tljax.settings import InputError
 from tljax.train.files import read_json
@@ -79,8 +79,10 @@ def leave_out_probe(settings: LowShotSettings, folder: pathlib.Path) -> LowShotS
     probe, config = settings.probe, folder / "config.json"
     if not probe.source:
         return settings
-    began = read_json(config)["probe"]["source"] if config.exists() else None
-    reason = "this experiment began without it"
+    began = None
+    if config.exists():
+        began = read_json(config).get("probe", {}).get("source", "")
+    reason = "this experiment began without it; a new --workdir has it"
     if began != "":
         try:
             layers = source_settings(probe.source).depth
@@ -97,6 +99,11 @@ def leave_out_probe(settings: LowShotSettings, folder: pathlib.Path) -> LowShotS
         for claim in settings.plan.claims
         if claim.arm not in gone and claim.against not in gone
     )
+    if settings.plan.claims and not claims:
+        raise InputError(
+            f"config.plan.claims are all about {probe.source}, which is left out:"
+            f" {reason}"
+        )
     print(
         f"the arms of {probe.source} ({', '.join(arm for arm in gone if arm)}) are left"
         f" out, and with them {len(settings.plan.claims) - len(claims)} claims:"
@@ -143,7 +150,7 @@ def _read_labels(
     source: Source, split: str, classes: Sequence[str] | None = None
 ) -> LabelledSet:
     """A split that every arm could use, with empty tokens."""
-    found = load_labelled(source, split, NoTokenizer(), length=1, classes=classes)
+    found = load_texts(source, split, classes)
     if "" in found.classes:
         count = int((found.labels == found.classes.index("")).sum())
         raise InputError(

@@ -12,16 +12,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from experiments.low_shot.labels import load_texts
 from experiments.low_shot.settings import LowShotSettings
+from experiments.low_shot.stages import predictions_of, run_folder
+from tljax.cli import parts
 from tljax.cli.embed import tokens_of
 from tljax.cli.finetune import write_predictions
-from tljax.cli.models import Model, open_model
-from tljax.data.labelled import LabelledSet, load_labelled, nested_subset
+from tljax.cli.models import open_model
+from tljax.data.labelled import LabelledSet, nested_subset
 from tljax.data.sources import open_source
 from tljax.evaluate.features import pooled_features
 from tljax.evaluate.probe import fit_probe
+from tljax.model.product import product_dtype
+from tljax.train.checkpoint import params_sha256
 from tljax.train.files import read_json, sha256_of, write_bytes, write_json
 from tljax.train.progress import Progress
+from tljax.train.record import manifest_facts
 
 TUNING_SEED = 2000  # of the subsets that choose, apart from those that count
 
@@ -35,130 +41,128 @@ def run_probe(settings: LowShotSettings, folder: pathlib.Path) -> None:
     """
     probe, plan = settings.probe, settings.plan
     wanted = [
-        (n, seed, folder / "runs" / f"{probe.arm}-n{n}-s{seed}")
+        (n, seed, run_folder(folder, probe.arm, n, seed))
         for n, seed in itertools.product(plan.sizes, range(plan.seeds))
     ]
-    if all((path / "predictions" / "test.jsonl").exists() for _, _, path in wanted):
+    wanted = [one for one in wanted if not predictions_of(one[2]).exists()]
+    if not wanted:
         return
-    sets = _load_sets(settings)
-    features = _Features(settings, folder, sets)
-    chosen = {n: _choose(settings, folder, features, sets, n) for n in plan.sizes}
-    test = features.of("test", range(len(sets["test"])))
+    features = _Features(settings, folder)
+    train, test = features.sets["train"], features.sets["test"]
+    chosen = {n: _choose(settings, folder, features, n) for n in plan.sizes}
+    x_test = features.of("test", range(len(test)))
     for n, seed, path in wanted:
         layer, pooling = chosen[n]
-        train = sets["train"]
         subset = nested_subset(train.labels, n, seed, train.classes)
-        place = features.place(layer, pooling)
+        place = features.places.index((layer, pooling))
         fitted = fit_probe(
             features.of("train", subset)[:, place],
             train.labels[subset],
             len(train.classes),
         )
-        write_json(
-            path / "config.json",
-            {
-                "kind": "probe",
-                "source": probe.source,
-                "n": n,
-                "seed": seed,
-                "layer": layer,
-                "pooling": pooling,
-                "ridge": fitted.ridge,
-            },
-        )
-        predictions = path / "predictions" / "test.jsonl"
+        config = {
+            "kind": "probe",
+            "source": probe.source,
+            "n": n,
+            "seed": seed,
+            "layer": layer,
+            "pooling": pooling,
+            "ridge": fitted.ridge,
+        }
+        write_json(path / "config.json", config)
+        write_json(path / "manifest.json", {**manifest_facts(config), **features.facts})
         write_predictions(
-            predictions, sets["test"], fitted.probabilities(test[:, place])
+            predictions_of(path), test, fitted.probabilities(x_test[:, place])
         )
 
 
-def _load_sets(settings: LowShotSettings) -> dict[str, LabelledSet]:
-    """The task's splits, texts and labels; tokens are the model's own matter."""
-    source, classes, sets = open_source(settings.task.source), None, {}
-    for split in source.splits:
-        sets[split] = load_labelled(
-            source, split, NoTokenizer(), length=1, classes=classes
-        )
-        classes = sets["train"].classes
-    return sets
-
-
-class NoTokenizer:
-    """In place of a tokenizer where only texts and labels are looked at."""
-
-    end_id = 0
-
-    def encode(self, texts: Sequence[str], **_: object) -> list[tuple]:
-        return [()] * len(texts)
+def planned_items(settings: LowShotSettings, train: LabelledSet) -> np.ndarray:
+    """The training items that some run, or the choice of a layer, learns from."""
+    plan, probe = settings.plan, settings.probe
+    seeds = [*range(plan.seeds)]
+    if len(probe.layers) * len(probe.poolings) > 1:
+        seeds += [TUNING_SEED + seed for seed in range(probe.seeds)]
+    most = max(plan.sizes)  # subsets are nested
+    subsets = [nested_subset(train.labels, most, seed, train.classes) for seed in seeds]
+    return np.unique(np.concatenate(subsets))
 
 
 class _Features:
-    """Features of the items that are asked for, computed once and kept on disk."""
+    """Features of the items that are planned, computed once and kept on disk."""
 
-    def __init__(self, settings, folder, sets):
-        self._settings, self._folder, self._sets = settings, folder, sets
-        probe = settings.probe
-        self._places = list(itertools.product(probe.layers, probe.poolings))
-        self._model: Model | None = None
+    def __init__(self, settings: LowShotSettings, folder: pathlib.Path):
+        self._probe, self._folder = settings.probe, folder
+        source, classes = open_source(settings.task.source), None
+        self.sets: dict[str, LabelledSet] = {}
+        for split in source.splits:
+            self.sets[split] = load_texts(source, split, classes)
+            classes = self.sets["train"].classes
+        self.places = list(itertools.product(self._probe.layers, self._probe.poolings))
+        self._planned = planned_items(settings, self.sets["train"])
+        self._model = open_model(self._probe.source)
+        self.facts = {
+            "data": parts.data_facts(source, tuple(source.splits)),
+            "dtype": str(product_dtype(self._model.settings.dtype)),
+            "init": {
+                "source": self._probe.source,
+                "params_sha256": params_sha256(self._model.params),
+            },
+        }
         self._known: dict[str, np.ndarray] = {}
-
-    def place(self, layer: int, pooling: str) -> int:
-        """Where a layer and pooling stand in axis 1 of the features."""
-        return self._places.index((layer, pooling))
 
     def of(self, split: str, items: Sequence[int]) -> np.ndarray:
         """float32 [items, places, D]."""
         if split not in self._known:
             self._known[split] = self._load(split)
+        if split == "train":
+            items = np.searchsorted(self._planned, items)
         return self._known[split][np.asarray(items)]
 
     def _load(self, split: str) -> np.ndarray:
-        probe, labelled = self._settings.probe, self._sets[split]
-        identity = sha256_of([probe.source, probe.layers, probe.poolings, labelled.ids])
+        items = self.sets[split]
+        if split == "train":
+            items = items.take(self._planned)
+        identity = sha256_of([self.facts, self.places, items.ids])
         path = self._folder / "features" / f"{split}-{identity[:16]}.npy"
         if not path.exists():
-            found = self._compute(split, labelled.texts)
+            found = self._compute(split, items.texts)
             write_bytes(path, lambda file: np.save(file, found))
         return np.load(path, mmap_mode="r")
 
     def _compute(self, split: str, texts: Sequence[str]) -> np.ndarray:
-        probe = self._settings.probe
-        if self._model is None:
-            self._model = open_model(probe.source)
         tokens = tokens_of(self._model, texts)
-        with Progress(f"{probe.arm} {split}", len(texts)) as bar:
+        with Progress(f"{self._probe.arm} {split}", len(texts)) as bar:
             found = pooled_features(
                 self._model.settings,
                 self._model.params,
                 tokens,
-                poolings=probe.poolings,
-                layers=probe.layers,
+                poolings=self._probe.poolings,
+                layers=self._probe.layers,
                 progress=lambda items, tokens: bar.update(items, tokens=tokens),
             )
-        return found.reshape(len(texts), len(self._places), -1)
+        return found.reshape(len(texts), len(self.places), -1)
 
 
-def _choose(settings, folder, features, sets, n: int) -> tuple[int, str]:
+def _choose(settings, folder, features, n: int) -> tuple[int, str]:
     """The layer and pooling of best mean validation accuracy with n labels."""
-    probe = settings.probe
-    places = list(itertools.product(probe.layers, probe.poolings))
-    if len(places) == 1:
-        return places[0]
+    if len(features.places) == 1:
+        return features.places[0]
     path = folder / "probe_tuning.json"
     known = read_json(path) if path.exists() else {}
     if str(n) not in known:
-        known[str(n)] = _rank(settings, features, sets, n, places)
+        known[str(n)] = _rank(settings, features, n)
         write_json(path, known)
     best = known[str(n)][0]
     return best["layer"], best["pooling"]
 
 
-def _rank(settings, features, sets, n, places) -> list[dict]:
+def _rank(settings, features, n) -> list[dict]:
     """Every layer and pooling, best first, with one validation accuracy a seed."""
-    train, validation = sets["train"], sets["validation"]
+    train, validation = features.sets["train"], features.sets["validation"]
     x_validation = features.of("validation", range(len(validation)))
     rows = [
-        {"layer": layer, "pooling": pooling, "values": []} for layer, pooling in places
+        {"layer": layer, "pooling": pooling, "values": []}
+        for layer, pooling in features.places
     ]
     for seed in range(settings.probe.seeds):
         subset = nested_subset(train.labels, n, TUNING_SEED + seed, train.classes)

@@ -14,6 +14,7 @@ import time
 
 from experiments.low_shot.baseline import run_baseline
 from experiments.low_shot.checks import check_stages, cut_to_data, leave_out_probe
+from experiments.low_shot.labels import load_texts
 from experiments.low_shot.probe import run_probe
 from experiments.low_shot.settings import (
     Choice,
@@ -23,12 +24,13 @@ from experiments.low_shot.stages import (
     adapt_settings,
     finetune_settings,
     nearest,
+    predictions_of,
     pretrain_settings,
+    run_folder,
     tuning_grids,
 )
 from tljax.cli.finetune import Member, finetune
 from tljax.cli.pretrain import pretrain
-from tljax.data.labelled import load_labelled
 from tljax.data.sources import open_source
 from tljax.data.token_store import open_token_store
 from tljax.data.tokenizer import Tokenizer
@@ -78,11 +80,6 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
         return read_json(folder / "summary.json")
     with phases.time("report"):
         return write_experiment_report(folder)
-
-
-def run_folder(folder: pathlib.Path, arm: str, n: int, seed: int) -> pathlib.Path:
-    """Where a run of an arm lies."""
-    return folder / "runs" / f"{arm}-n{n}-s{seed}"
 
 
 def _adapt(settings, folder) -> pathlib.Path:
@@ -195,15 +192,12 @@ def _baseline(settings, folder) -> None:
             settings.plan.sizes, range(settings.plan.seeds)
         )
     ]
-    if all((path / "predictions" / "test.jsonl").exists() for _, _, path in wanted):
+    wanted = [one for one in wanted if not predictions_of(one[2]).exists()]
+    if not wanted:
         return
     source = open_source(settings.task.source)
-    tokenizer = Tokenizer.load(folder / "lm" / "tokenizer.json")
-    length = settings.task.length
-    train = load_labelled(source, "train", tokenizer, length=length)
-    test = load_labelled(
-        source, "test", tokenizer, length=length, classes=train.classes
-    )
+    train = load_texts(source, "train")
+    test = load_texts(source, "test", train.classes)
     for n, seed, path in wanted:
         run_baseline(train, test, n=n, seed=seed, folder=path)
 

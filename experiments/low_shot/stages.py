@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import pathlib
 from collections.abc import Mapping
 
 from experiments.low_shot.settings import Choice, LowShotSettings
@@ -15,6 +16,16 @@ from tljax.settings import (
     TaskSettings,
     TransferSettings,
 )
+
+
+def run_folder(folder: pathlib.Path, arm: str, n: int, seed: int) -> pathlib.Path:
+    """Where a run of an arm lies in the work folder."""
+    return folder / "runs" / f"{arm}-n{n}-s{seed}"
+
+
+def predictions_of(run: pathlib.Path) -> pathlib.Path:
+    """What a run says of the test split; there, the run has ended."""
+    return run / "predictions" / "test.jsonl"
 
 
 def nearest(choices: Mapping[str, Choice], n: int) -> Choice:

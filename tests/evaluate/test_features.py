@@ -24,7 +24,7 @@ def model(model_settings, draw_params, monkeypatch):
     """(settings, parameters) of a model whose second layer has a window."""
     monkeypatch.setattr(features, "ROW_LENGTH", 8)
     monkeypatch.setattr(features, "_rounded", lambda length: length)
-    monkeypatch.setattr(features, "STEP_TOKENS", 16)  # several steps
+    monkeypatch.setitem(features.STEP_TOKENS, "cpu", 16)  # several steps
     settings = dataclasses.replace(model_settings, windows=(0, 3))
     key = jax.random.key(0)
     return settings, draw_params(transformer.init_params, settings, 20, key)
@@ -86,8 +86,27 @@ def test_the_stream_of_every_token_text_after_text(model, tokens):
     settings, params = model
     told = []
     stream = features.token_streams(
-        settings, params, tokens, below=1, progress=lambda *done: told.append(done)
+        settings,
+        params,
+        tokens,
+        range(7),
+        below=1,
+        progress=lambda *done: told.append(done),
     )
     by_hand = np.concatenate([streams[1] for streams in alone(model, tokens)])
     np.testing.assert_allclose(stream, by_hand, **CLOSE)
     assert told[-1] == (7, sum(LENGTHS)) and len(told) > 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_texts_stream_is_the_same_to_the_bit_whatever_else_is_wanted(
+    model, tokens, dtype
+):
+    settings, params = model
+    settings = dataclasses.replace(settings, dtype=dtype)
+    ends = np.cumsum(LENGTHS)
+    stream = features.token_streams(settings, params, tokens, range(7), below=2)
+    for wanted in ([0], [2, 5], [1, 3, 4, 6]):
+        some = features.token_streams(settings, params, tokens, wanted, below=2)
+        same = [stream[ends[i] - LENGTHS[i] : ends[i]] for i in wanted]
+        np.testing.assert_array_equal(some, np.concatenate(same))

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from tljax.cli import parts
-from tljax.cli.models import load_source_params
+from tljax.cli.models import embedding_rows, load_source_params
 from tljax.data import batches
 from tljax.data.labelled import LabelledSet, load_labelled, nested_subset
 from tljax.data.sources import open_source
@@ -86,17 +86,12 @@ class Crew:
             for one, subset in zip(members, subsets, strict=True)
         }
         self.longest = max(plan.steps for plan in self.plans.values())
-        streams = {
-            name: self._stream(one)
-            for name, one in {"train": self.train, **self.sets}.items()
-        }
+        self.shared_flops = 0.0
+        self.flat = self._flat(whole, used)
         self.scoring = {
-            name: self.scorer.plan(one, streams[name])
+            name: self.scorer.plan(one, self._flat(one, np.arange(len(one))))
             for name, one in self.sets.items()
         }
-        self.flat = batches.flat_tokens(self.train)
-        if streams["train"] is not None:
-            self.flat = streams["train"]
         self._jit_init = jax.jit(self._init)
         self._advance = {}
 
@@ -116,12 +111,7 @@ class Crew:
         """The base's parameters in their places, without a head; the facts of it."""
         if not self.settings.init.source:
             return {}, None
-        rows = self.base["embedding"]["tokens"].shape[0]
-        if self.tokenizer.text_vocab_size > rows:
-            raise InputError(
-                f"the tokenizer has {self.tokenizer.text_vocab_size} tokens, the"
-                f" embedding of {self.settings.init.source} {rows} rows"
-            )
+        rows = embedding_rows(self.settings.init.source, self.tokenizer)
         key = jax.random.key(0)
         target = jax.eval_shape(
             lambda key: (
@@ -149,19 +139,29 @@ class Crew:
         self.base = None  # its copy on the host is not needed any more
         return frozen
 
-    def _stream(self, labelled: LabelledSet) -> np.ndarray | None:
-        """What the frozen bottom computes for every token of a set."""
+    def _flat(self, labelled: LabelledSet, items: np.ndarray) -> np.ndarray:
+        """The items' tokens, or what the frozen bottom computes for each of them."""
+        chosen = labelled.take(items)
         model = self.settings.model
         below = untouched_layers(model, self.settings.transfer)
         if not below:
-            return None
-        with Progress(f"{below} frozen layers", len(labelled)) as bar:
+            return batches.flat_tokens(chosen)
+        tokens = int(chosen.lengths.sum())
+        layers = {str(i): self.start["layers"][str(i)] for i in range(below)}
+        self.shared_flops += parts.forward_flops(
+            {"layers": layers}, tokens=tokens, output=False
+        )
+        with Progress(f"{below} frozen layers", len(items)) as bar:
             return token_streams(
                 model,
                 self.start,
                 labelled.tokens,
+                items,
                 below=below,
-                progress=lambda items, tokens: bar.update(items, tokens=tokens),
+                # items beside the wanted ones in their rows count as well
+                progress=lambda done, tokens: bar.update(
+                    min(done, len(items)), tokens=tokens
+                ),
             )
 
     def _subset(self, whole: LabelledSet, settings: FinetuneSettings) -> np.ndarray:
@@ -193,6 +193,11 @@ class Crew:
     def whole(self, moving: dict) -> dict:
         """A member's parameters with those that did not move."""
         return compose(moving, self.frozen, self.settings.transfer).params
+
+    def flops(self, moving: dict, *, tokens: int) -> float:
+        """Of a member's training steps, and its share of what all members share."""
+        own = parts.training_flops(moving, self.frozen_above, tokens=tokens)
+        return own + self.shared_flops / len(self.plans)
 
     def tokens(self, one: Member) -> int:
         """Tokens that a member's training computes, padding included."""

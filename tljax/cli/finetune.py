@@ -6,6 +6,7 @@ Members share everything but MEMBER_KEYS (seed, n, epochs, rates ...); `train` i
 population of one.
 """
 
+import functools
 import itertools
 import json
 import pathlib
@@ -22,12 +23,21 @@ from tljax.data.packing import padding_share
 from tljax.evaluate import classification
 from tljax.model import transformer
 from tljax.model.product import product_dtype
-from tljax.settings import FinetuneSettings, InputError, TransferSettings, to_dict
+from tljax.settings import (
+    FinetuneSettings,
+    InputError,
+    ModelSettings,
+    TransferSettings,
+    to_dict,
+)
 from tljax.train import loop, optimizer, population, step
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.files import sha256_of, write_json, write_text
 from tljax.train.progress import Progress
 from tljax.train.record import RunRecord, keep_data, manifest_facts, open_run
+from tljax.transfer.method import split
+
+_STILL = 1e-3  # share of the learning rate with which a layer hardly moves
 
 
 def finetune(
@@ -50,6 +60,7 @@ def finetune(
         one.folder: open_run(one.folder, to_dict(one.settings), "finetune")
         for one in members
     }
+    _tell_of_layer_decay(members)
     parts.prepare_devices()
     mode = population.choose_mode()
     # a group stays whole while one of it is open: nothing depends on when
@@ -82,14 +93,44 @@ def check(settings: FinetuneSettings) -> None:
             "config.transfer freezes weights, but config.init.source is empty: what"
             " would stay is untrained; give a source or leave config.transfer out"
         )
+    if settings.transfer != TransferSettings():
+        _check_transfer(settings.model, settings.transfer)
     if settings.epochs == 0:
         raise InputError("config.epochs is 0; it must be more than 0")
+    context = settings.model.context
+    if settings.model.positions == "learned" and settings.task.length > context:
+        raise InputError(
+            f"config.task.length={settings.task.length}, but the model has {context}"
+            f" positions; set it to at most {context}"
+        )
     mesh = settings.mesh
     if mesh.run * mesh.data * mesh.fsdp * mesh.tensor > 1:
         raise InputError(
             "config.mesh asks for more than one device; fine-tuning runs on one: set"
             " config.mesh.run=1, data=1, fsdp=1 and tensor=1"
         )
+
+
+def _tell_of_layer_decay(members: Sequence[Member]) -> None:
+    """One line where the lowest layers as good as stand still."""
+    depth = members[0].settings.model.depth
+    least = min(one.settings.optim.layer_decay for one in members) ** depth
+    if members[0].settings.init.source and least < _STILL:
+        print(
+            f"config.optim.layer_decay leaves the lowest of {depth} layers {least:.0e}"
+            " of the learning rate; for deep models take 0.9 to 1.0"
+        )
+
+
+@functools.cache
+def _check_transfer(model: ModelSettings, transfer: TransferSettings) -> None:
+    """Refuses more frozen layers than there are, and targets that match nothing."""
+
+    def moving(key):
+        params = transformer.init_params(model, 1, key)
+        return split({**params, "head": {}}, transfer, key)[0]
+
+    jax.eval_shape(moving, jax.random.key(0))
 
 
 MEMBER_KEYS = ("seed", "epochs", "task.n", "optim.lr_peak", "optim.lr_muon",
@@ -224,7 +265,7 @@ def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
             "population_mode": mode,
             "seed": settings.seed,
             "tokens": tokens,
-            "flops": parts.training_flops(params, crew.frozen_above, tokens=tokens),
+            "flops": crew.flops(params, tokens=tokens),
             "padding_share": padding_share(plan.segments_TBL),
             "time_seconds": seconds,
         }

@@ -20,7 +20,7 @@ from tljax.pretrained.families import family_of, read_settings
 from tljax.pretrained.sources import is_uri, open_pretrained
 from tljax.pretrained.tree import Line, read_params
 from tljax.settings import InputError, ModelSettings, TransferSettings, from_config
-from tljax.train.checkpoint import load_params, params_sha256
+from tljax.train.checkpoint import load_params, params_sha256, params_shapes
 from tljax.train.files import read_json
 from tljax.transfer.method import merge
 
@@ -144,6 +144,27 @@ def source_settings(source: str) -> ModelSettings:
         return read_settings(checkpoint.config, checkpoint.where)
     config = _run_config(source)
     return from_config(ModelSettings, config["model"], f"{source}: config.model")
+
+
+def embedding_rows(source: str, tokenizer: Tokenizer) -> int:
+    """Rows of a source's embedding, more than the tokenizer's tokens where padded.
+
+    Raises:
+      InputError: they are fewer than the tokenizer's tokens.
+    """
+    if is_uri(source):
+        rows = open_pretrained(source).config["vocab_size"]
+    else:
+        shapes = params_shapes(parts.run_file(source, "params"))
+        if "embedding" not in shapes:  # a run that moved only a part
+            return embedding_rows(_run_config(source)["init"]["source"], tokenizer)
+        rows = shapes["embedding"]["tokens"][0]
+    if tokenizer.text_vocab_size > rows:
+        raise InputError(
+            f"the tokenizer has {tokenizer.text_vocab_size} tokens, the embedding of"
+            f" {source} {rows} rows"
+        )
+    return rows
 
 
 def architecture_differs(asked: ModelSettings, theirs: ModelSettings) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from tljax.cli import parts
-from tljax.cli.models import load_source_params
+from tljax.cli.models import embedding_rows, load_source_params
 from tljax.data.corpus import scoring_windows, training_iterator
 from tljax.data.sources import Source, open_source
 from tljax.data.token_store import TokenStore, open_token_store
@@ -69,6 +69,8 @@ def pretrain(
         settings.tokenizer, settings.init.source, folder, source
     )
     vocab_size = tokenizer.vocab_size
+    if settings.init.source:
+        vocab_size = embedding_rows(settings.init.source, tokenizer)
     sharding.check_sizes(settings.model, settings.mesh, vocab_size)
     stores = {split: _open_store(source, split, tokenizer) for split in source.splits}
     prepare_seconds = time.monotonic() - started
@@ -143,6 +145,12 @@ def check(settings: PretrainSettings) -> None:
             " mesh.data, mesh.fsdp or mesh.tensor, with mesh.run=1"
         )
     sharding.check_batch(settings.optim.batch, settings.mesh, "optim.batch")
+    model, length = settings.model, settings.corpus.length
+    if model.positions == "learned" and length > model.context:
+        raise InputError(
+            f"config.corpus.length={length}, but the model has {model.context}"
+            f" positions; set it to at most {model.context}"
+        )
 
 
 def scoring_rows(corpus: CorpusSettings, mesh: MeshSettings) -> int:

@@ -20,7 +20,8 @@ from tljax.model.product import product_dtype
 from tljax.settings import ModelSettings
 
 ROW_LENGTH = 128  # of packed rows, where no text is longer
-STEP_TOKENS = {"cpu": 1024, "gpu": 16384, "tpu": 16384}  # of one compiled step
+STEP_TOKENS = {"cpu": 1024}  # of one compiled step
+ACCELERATOR_STEP_TOKENS = 16384
 
 
 def pooled_features(
@@ -66,30 +67,64 @@ def token_streams(
     settings: ModelSettings,
     params: dict,
     tokens: Sequence[np.ndarray],
+    wanted: Sequence[int],
     *,
     below: int,
     progress: Callable[[int, int], None] = lambda items, tokens: None,
 ) -> np.ndarray:
-    """What the first `below` layers compute for every token of texts.
+    """What the first `below` layers compute for every token of some texts.
 
     Positions count from a text's start, and no text sees another: the same stream
-    suits whatever row the text is packed into later.
+    suits whatever row the text is packed into later. All texts are packed, and the
+    rows with wanted ones computed: whatever else is wanted, a text's stream is the
+    same to the bit.
+
+    Args:
+      settings: of the model.
+      params: its tree.
+      tokens: int32 [L] of each text there is.
+      wanted: indices of those that are asked for, ascending.
+      below: number of layers.
+      progress: as in `pooled_features`.
 
     Returns:
-      [tokens of all texts, D] in the product dtype, text after text.
+      [tokens of the wanted texts, D] in the product dtype, text after text.
     """
-    plan = _plan(tokens)
-    total = sum(map(len, tokens))
-    stream = np.zeros((total, settings.width), product_dtype(settings.dtype))
+    plan = _rows_with(_plan(tokens), wanted)
+    starts = np.concatenate([[0], np.cumsum([len(one) for one in tokens])])
+    place_I = np.full(starts[-1], -1)  # of a token in the stream
+    taken = 0
+    for i in wanted:
+        place_I[starts[i] : starts[i + 1]] = taken + np.arange(len(tokens[i]))
+        taken += len(tokens[i])
+    stream = np.zeros((taken, settings.width), product_dtype(settings.dtype))
 
     def compute(params, batch):
         return _stream_below(settings, below, params, batch)
 
     params = transformer.for_products(settings, params)
     for t, found_BLD in _steps(compute, params, tokens, plan, progress):
-        there_BL = plan.gather_TBL[t] >= 0
-        stream[plan.gather_TBL[t][there_BL]] = found_BLD[there_BL]
+        gather_BL = plan.gather_TBL[t]
+        place_BL = np.where(gather_BL >= 0, place_I[np.maximum(gather_BL, 0)], -1)
+        stream[place_BL[place_BL >= 0]] = found_BLD[place_BL >= 0]
     return stream
+
+
+def _rows_with(plan: PackedPlan, wanted: Sequence[int]) -> PackedPlan:
+    """The plan's rows that hold a wanted item, in steps of as many rows."""
+    rows = plan.gather_TBL.shape[1]
+    fill = {"gather_TBL": -1, "items_TBM": -1}
+    items_RM = plan.items_TBM.reshape(-1, plan.items_TBM.shape[2])
+    (kept,) = np.isin(items_RM, wanted).any(axis=1).nonzero()
+    missing = -len(kept) % rows
+
+    def cut(field):
+        x_TBX = getattr(plan, field.name)
+        x_RX = x_TBX.reshape(-1, x_TBX.shape[2])[kept]
+        more = np.full((missing, x_RX.shape[1]), fill.get(field.name, 0), x_RX.dtype)
+        return np.concatenate([x_RX, more]).reshape(-1, rows, x_RX.shape[1])
+
+    return PackedPlan(*map(cut, dataclasses.fields(PackedPlan)))
 
 
 @functools.partial(jax.jit, static_argnums=range(4))
@@ -127,7 +162,8 @@ def _plan(tokens: Sequence[np.ndarray]) -> PackedPlan:
     texts = _as_set(tokens)
     row_length = max(ROW_LENGTH, _rounded(int(texts.lengths.max())))
     slots = choose_slots(texts.lengths, row_length=row_length)
-    rows = max(1, STEP_TOKENS[jax.default_backend()] // row_length)
+    most = STEP_TOKENS.get(jax.default_backend(), ACCELERATOR_STEP_TOKENS)
+    rows = max(1, most // row_length)
     return scoring_plan(texts, rows=rows, row_length=row_length, slots=slots)
 
 

@@ -143,7 +143,8 @@ def apply(
       settings: what init_params was given.
       params: its tree.
       batch: "tokens_BL" and "segments_BL", int32; segment 0 is padding. "types_BL", if
-        there, are token types (else 0). Positions count from a segment's first token.
+        there, are token types (else 0). Positions count from a segment's first token;
+        a segment must fit a context of learned positions.
         "stream_BLD", if there, is the stream after the first `below` layers (of
         `watch`): only what lies above is computed, and tokens are not read.
       adapter: called as adapter(path, x, y) -> y on every product and block output.
@@ -199,13 +200,7 @@ def _embed(settings, params, batch, position_BL):
     x_BLD = tables["tokens"].astype(dtype)[batch["tokens_BL"]]
     if settings.embedding_scale != 1.0:
         x_BLD *= jnp.asarray(settings.embedding_scale, dtype)
-    length = batch["tokens_BL"].shape[1]
     if settings.positions == "learned":
-        if length > settings.context:
-            raise InputError(
-                f"rows of {length} tokens, but the model has {settings.context}"
-                " positions; take shorter rows"
-            )
         x_BLD += tables["positions"].astype(dtype)[position_BL]
     if settings.token_types:
         types_BL = batch.get("types_BL", jnp.zeros_like(batch["tokens_BL"]))

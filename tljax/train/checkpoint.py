@@ -252,6 +252,13 @@ def load_params(folder: pathlib.Path | str) -> dict[str, Any]:
         return reader.restore(folder, restore_args=plain)
 
 
+def params_shapes(folder: pathlib.Path | str) -> dict[str, Any]:
+    """The shapes of what `save_params` wrote, in its tree; reads no values."""
+    with contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
+        tree = reader.metadata(pathlib.Path(folder).absolute()).item_metadata.tree
+    return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
+
+
 def params_sha256(tree: Tree) -> str:
     """Hex SHA-256 over the raw bytes of the leaves, sorted by path (contract 5)."""
     digest = hashlib.sha256()
