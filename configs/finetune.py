@@ -6,6 +6,7 @@
 preset   starts from (init.source)                     2 cores   expected accuracy
 default  a run of configs/pretrain.py; '' = scratch      1 min   0.63 to 0.66
 tiny     a run of configs/pretrain.py:tiny, or ''        30 s    0.5 to 0.6
+smollm2  pkg:smollm2-135m, LoRA above 12 frozen layers  MINUTES
 
 The model must be that of the run it starts from: the sizes here are those of
 configs/pretrain.py, preset by preset.
@@ -85,6 +86,8 @@ def get_config(preset: str = "default") -> ConfigDict:
             "choose": "last",  # 200 validation items would choose noise
         }
     )
+    # Of a deep model of other people's: what of it moves (preset smollm2)
+    config.transfer = ConfigDict({"method": "full", "frozen_layers": 0})
     if preset not in _PRESETS:
         raise InputError(
             f"no preset {preset!r}{suggestion(preset, _PRESETS)}; there are:"
@@ -96,6 +99,15 @@ def get_config(preset: str = "default") -> ConfigDict:
 
 _PRESETS = {
     "default": {},
+    # The choices of experiments/low_shot's LoRA arm, for any deep decoder.
+    "smollm2": {
+        "init.source": "pkg:smollm2-135m",
+        "head.pooling": "last",
+        "optim.lr_peak": 1e-3,
+        "optim.layer_decay": 1.0,
+        "transfer.method": "lora",
+        "transfer.frozen_layers": 12,
+    },
     # To see every step of the way, not for a result.
     "tiny": {
         "epochs": 2.0,

@@ -159,7 +159,7 @@ def test_every_preset_of_the_shipped_configs_passes_the_border(name):
 
 
 def test_the_two_shipped_configs_have_one_model_and_tokenizer_a_preset():
-    assert presets("pretrain.py") == presets("finetune.py")
+    assert set(presets("pretrain.py")) < set(presets("finetune.py"))
     for preset in presets("pretrain.py"):
         first, second = (
             load_config(

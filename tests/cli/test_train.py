@@ -42,6 +42,17 @@ def test_pretraining_goes_on_from_another_runs_parameters(
         assert tokenizers[0].read_bytes() == tokenizers[1].read_bytes()
 
 
+def test_pretraining_goes_on_from_an_embedding_with_padded_rows(
+    tiny_llama, pretrain_arguments, tmp_path
+):
+    sizes = ("model.", "tokenizer.")
+    given = [one for one in pretrain_arguments if not any(s in one for s in sizes)]
+    source = f"--config.init.source=hf:{tiny_llama}"
+    command = ["train", *given, source, "--config.steps=1", f"--workdir={tmp_path}/a"]
+    assert main(command) == 0
+    assert load_params(tmp_path / "a" / "params")["embedding"]["tokens"].shape[0] == 320
+
+
 def test_what_was_copied_stands_in_the_manifest(labelled_run, language_run):
     told = json.loads((labelled_run / "manifest.json").read_text())["init"]
     leaves = len(jax.tree.leaves(load_params(language_run / "params")))
@@ -182,6 +193,14 @@ def test_bad_input_of_pretraining_is_one_line_and_leaves_no_folder(
             "needs config.record.validations of at least 1",
         ),
         (["--config.task.score_test=1"], "not true or false"),
+        (
+            ["--config.transfer.method=lora", "--config.transfer.targets=["],
+            "no regular",
+        ),
+        (
+            ["--config.transfer.method=head", "--config.transfer.frozen_layers=1"],
+            "with config.transfer.method='head' every layer stays",
+        ),
     ],
 )
 def test_bad_input_of_finetuning_is_one_line_and_leaves_no_folder(
@@ -189,6 +208,24 @@ def test_bad_input_of_finetuning_is_one_line_and_leaves_no_folder(
 ):
     folder = tmp_path / "run"
     line = refused("train", *finetune_arguments, *arguments, f"--workdir={folder}")
+    assert said in line
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("transfer", "said"),
+    [
+        (["frozen_layers=3"], "but the model has 1 layers"),
+        (["method=lora", "targets=layers/9/.*"], "matches no matrix"),
+    ],
+)
+def test_what_of_a_source_moves_is_checked_before_anything_is_read(
+    transfer, said, finetune_arguments, language_run, refused, tmp_path
+):
+    folder = tmp_path / "run"
+    given = [f"--config.transfer.{one}" for one in transfer]
+    source = f"--config.init.source={language_run}"
+    line = refused("train", *finetune_arguments, source, *given, f"--workdir={folder}")
     assert said in line
     assert not folder.exists()
 

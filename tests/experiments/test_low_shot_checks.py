@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.low_shot.checks import check_stages, cut_to_data
+from experiments.low_shot.checks import check_stages, cut_to_data, leave_out_probe
 from experiments.low_shot.run import run
 from tljax.data.sources import Facts, Source
 from tljax.data.splits import Example
@@ -86,11 +86,20 @@ def test_presets_pass(settings_of, preset):
         ),
         ("quick", {"tuned__scratch__500__epochs": "0"}, "config.tuned.scratch.500: "),
         ("full", {"tuning__epochs": '{"100": [0.0]}'}, "config.tuning: config.epochs"),
+        (
+            "smollm2",
+            {"probe__source": "TINY", "probe__layers": "1,2"},
+            "smollm2_lora.100: config.transfer.frozen_layers=12, but the model has 2",
+        ),
     ],
 )  # fmt: skip
 def test_values_that_a_later_stage_would_refuse_are_refused_now(
-    settings_of, preset, overrides, said
+    settings_of, preset, overrides, said, tiny_llama
 ):
+    overrides = {
+        key: value.replace("TINY", f"hf:{tiny_llama}")
+        for key, value in overrides.items()
+    }
     with pytest.raises(InputError, match=said):
         check_stages(settings_of(preset, **overrides))
 
@@ -110,3 +119,16 @@ def test_a_refusal_leaves_no_folder(settings_of, tmp_path, columns, overrides, s
     with pytest.raises(InputError, match=said):
         run(settings, tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+def test_claims_all_about_a_model_that_cannot_be_had_are_refused(settings_of, tmp_path):
+    settings = settings_of("smollm2", probe__source="hf:./gone")
+    with pytest.raises(InputError, match="claims are all about hf:./gone"):
+        leave_out_probe(settings, tmp_path)
+
+
+def test_a_folder_of_another_kind_is_no_traceback(settings_of, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"kind": "finetune"}')
+    settings = settings_of("quick", plan__claims="()")
+    assert leave_out_probe(settings, tmp_path).probe.source == ""
+    assert "began without it" in capsys.readouterr().out

@@ -20,7 +20,7 @@ Stopped (Ctrl-C, or killed) and called again, it goes on; ended, it does nothing
   tljax train --config=runs/a/config.json --workdir=runs/b --config.seed=1
 
 What others have trained, on your labels (the architecture is the source's):
-  --config.init.source=pkg:smollm2-135m --config.transfer.method=lora
+  tljax train --config=configs/finetune.py:smollm2 --workdir=runs/l   # LoRA on SmolLM2
 
 Your own files:
   --config.corpus.source=text:DIR        each *.txt a document (or jsonl:FILE?text=body)

@@ -28,7 +28,7 @@ class Run:
     """One run of an arm: `n` labels, drawn by `seed`.
 
     `trained`: by our loop, with manifest and metrics; a baseline or a probe leaves
-    predictions and config only.
+    predictions and config (a probe a manifest too) only.
     """
 
     folder: Path
