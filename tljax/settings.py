@@ -65,7 +65,7 @@ class TokenizerSettings:
     """The byte-level BPE vocabulary."""
 
     source: str = setting(
-        "run folder whose tokenizer is taken; '' = init.source's, else train one"
+        "run folder or URI whose tokenizer is taken; '' = init.source's, else train one"
     )
     vocab_size: int = setting("tokens of a tokenizer that is trained", low=258)
     normalization: str = setting(
@@ -205,7 +205,10 @@ class MeshSettings:
 class InitSettings:
     """Where the first weights come from."""
 
-    source: str = setting("run folder to start from; '' = scratch")
+    source: str = setting(
+        "run folder, or URI of a checkpoint (hf:DIR, gguf:FILE, pkg:NAME), to start"
+        " from; '' = scratch"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
