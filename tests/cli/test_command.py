@@ -10,8 +10,10 @@ from tljax.cli.command import (
     no_words,
     number_lines,
     read_flags,
+    read_only_flags,
     run_command,
     unmarked_if_refused,
+    whole_folder,
 )
 from tljax.settings import InputError
 
@@ -38,6 +40,12 @@ def test_a_value_may_stand_apart_and_the_last_one_counts():
     assert given.overrides == {"b": "-2"}
 
 
+def test_a_value_behind_its_sign_may_begin_with_dashes():
+    given = read("--config=-- a comment", "--config.b=--x")
+    assert given.flags == {"config": "-- a comment"}
+    assert given.overrides == {"b": "--x"}
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
@@ -55,6 +63,19 @@ def test_a_command_line_that_cannot_be_read_is_refused(argv, said):
 
 def test_help_asks_for_no_required_flag():
     assert read("-h").flags == read("--help").flags == {"help": ""}
+
+
+def test_a_verb_without_words_shows_its_help_or_reads_its_flags(capsys):
+    def begin(*argv):
+        about = {"program": "tljax bake", "description": "Bakes.", "usage": "[more]"}
+        return read_only_flags(argv, FLAGS, **about)
+
+    assert begin("--help") is None
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: tljax bake --config=FILE [more]\n\nBakes.\n")
+    assert begin("--config=f") == {"config": "f"}
+    with pytest.raises(InputError, match="takes no 'word'"):
+        begin("--config=f", "word")
 
 
 def test_a_stray_word_is_refused():
@@ -112,6 +133,11 @@ def test_ctrl_c_says_that_the_same_command_goes_on(capsys):
     assert line.count("\n") == 1
 
 
+def test_what_was_stopped_may_say_itself_what_it_left(capsys):
+    assert run_command(fails(KeyboardInterrupt("stopped; 3 of 5")), []) == 130
+    assert capsys.readouterr().err == "tljax: stopped; 3 of 5\n"
+
+
 def test_a_defect_of_ours_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         run_command(fails(ZeroDivisionError()), [])
@@ -149,3 +175,21 @@ def test_what_training_wrote_stays(tmp_path, trace):
 def test_what_a_stopped_command_wrote_stays(tmp_path):
     begin(tmp_path / "run", "config.json", error=KeyboardInterrupt)
     assert (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_folder_appears_whole_beside_what_stands_there(tmp_path):
+    (tmp_path / "out.new").mkdir()
+    with whole_folder(tmp_path / "out") as fresh:
+        (fresh / "a.txt").write_text("a")
+        assert not (tmp_path / "out").exists()
+    assert [one.name for one in (tmp_path / "out").iterdir()] == ["a.txt"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["out", "out.new"]
+    # other users may read it, as any folder
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "out.new").stat().st_mode
+
+
+def test_a_folder_that_is_not_finished_is_not_there_nor_its_parents(tmp_path):
+    with pytest.raises(InputError), whole_folder(tmp_path / "a" / "b" / "out") as fresh:
+        (fresh / "a.txt").write_text("a")
+        raise InputError("no")
+    assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tljax.cli.main import main
+from tljax.generate import programs
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +57,22 @@ def test_an_import_keeps_a_ledger_and_computes_the_same(
 
 
 def test_through_the_cache_and_packed_the_logits_are_the_same(
-    imported, logits_of, tmp_path
+    imported, logits_of, tmp_path, monkeypatch
 ):
     whole = logits_of(imported)
     # float32, another order of summation
     close = {"rtol": 0, "atol": 1e-4}
     np.testing.assert_allclose(logits_of(imported, "--cache"), whole, **close)
+    monkeypatch.setattr("tljax.cli.logits.ROWS", 1)
+    read, rows = programs.read, []
+
+    def counted(settings, params, tokens_BL, segments_BL):
+        rows.append(len(tokens_BL))
+        return read(settings, params, tokens_BL, segments_BL)
+
+    monkeypatch.setattr(programs, "read", counted)
+    np.testing.assert_allclose(logits_of(imported, "--cache"), whole, **close)
+    assert rows == [1, 1]
     segments = np.array([[1] * 9, [1] * 5 + [2] * 4])
     np.save(tmp_path / "segments.npy", segments)
     packed = logits_of(imported, f"--segments={tmp_path}/segments.npy")
@@ -137,8 +148,11 @@ def test_prompts_of_a_file_get_what_each_gets_alone(imported, tmp_path, capsys):
         assert capsys.readouterr().out == row["text"] + "\n"
 
 
-def test_a_chat_remembers_what_was_said(imported, monkeypatch, capsys):
-    def talk(*lines):
+@pytest.fixture
+def talk(imported, monkeypatch, capsys):
+    """talk(lines) -> (out, err): an answer a line, and what was refused."""
+
+    def said(*lines):
         answers = iter(lines)
 
         def ask(_):
@@ -150,13 +164,24 @@ def test_a_chat_remembers_what_was_said(imported, monkeypatch, capsys):
         monkeypatch.setattr("builtins.input", ask)
         flags = ["--temperature=0", "--max_new=6", "--dtype=float32"]
         assert main(["chat", f"--model={imported}", *flags]) == 0
-        return capsys.readouterr().out.split("\n")
+        return capsys.readouterr()
 
-    alone = talk("a film")[0]
-    first, second = talk("a lovely film", "a film")[:2]
-    assert second != alone
-    assert talk("a lovely film", "/new", "a film")[1] == alone
-    assert talk("a film", "/quit", "a film") == [alone, ""]
+    return said
+
+
+def test_a_chat_remembers_what_was_said(talk):
+    alone = talk("a film").out
+    first, second, _ = talk("a lovely film", "a film").out.split("\n")
+    assert second + "\n" != alone
+    assert talk("a lovely film", "/new", "a film").out == f"{first}\n{alone}"
+    assert talk("a film", "/quit", "a film").out == alone
+
+
+def test_a_message_that_is_too_long_leaves_the_conversation_as_it_was(talk):
+    kept = talk("a lovely film", "a film")
+    tried = talk("a lovely film", "film " * 200, "a film")
+    assert tried.out == kept.out and not kept.err
+    assert tried.err.count("\n") == 1 and "exceed the model's context" in tried.err
 
 
 LORA = ["--config.transfer.method=lora", "--config.transfer.rank=2"]
@@ -204,6 +229,10 @@ def test_a_checkpoint_learns_labels(
         config = json.loads((out / "adapter_config.json").read_text())
         assert (config["r"], config["peft_type"]) == (2, "LORA")
         assert f"hf:{checkpoint}" == config["base_model_name_or_path"]
+        classifier = load_file(out / "classifier.safetensors")
+        assert classifier["kernel"].shape == (24, 2) and classifier["kernel"].any()
+        told = json.loads((out / "classifier.json").read_text())
+        assert told == {"classes": ["bad", "good"], "pooling": "mean"}
     merged = tmp_path / "merged"
     assert main(["export", f"--run={run}", f"--out={merged}"]) == 0
     assert set(load_file(merged / "classifier.safetensors")) == {"kernel", "bias"}

@@ -150,22 +150,25 @@ def test_other_numbers_compile_nothing_anew():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"temperature": -0.1}, "chat.temperature is -0.1; it must be a number from 0"),
+        ({"temperature": -0.1}, "chat.temperature is -0.1; it must be a number of at"),
         ({"temperature": float("nan")}, "chat.temperature is nan"),
         ({"temperature": float("inf")}, "chat.temperature is inf"),
         ({"temperature": "warm"}, "chat.temperature is 'warm'"),
-        ({"top_k": -1}, "chat.top_k is -1; it must be a whole number from 0; 0 = off"),
+        ({"top_k": -1}, "chat.top_k is -1; it must be a whole number of at least 0:"),
         ({"top_k": 2.5}, "chat.top_k is 2.5"),
         (
             {"top_p": 0.0},
-            "chat.top_p is 0.0; it must be above 0 and at most 1; 1 = off",
+            "chat.top_p is 0.0; it must be a number above 0 and at most 1: the fewest",
         ),
         ({"top_p": 1.1}, "chat.top_p is 1.1"),
-        ({"min_p": -0.1}, "chat.min_p is -0.1; it must be in [0, 1]; 0 = off"),
+        (
+            {"min_p": -0.1},
+            "chat.min_p is -0.1; it must be a number of at least 0 and at",
+        ),
         ({"min_p": 1.1}, "chat.min_p is 1.1"),
         (
             {"repetition_penalty": 0.0},
-            "chat.repetition_penalty is 0.0; it must be above",
+            "chat.repetition_penalty is 0.0; it must be a number above 0:",
         ),
         ({"repetition_penalty": True}, "chat.repetition_penalty is True"),
     ],

@@ -13,7 +13,7 @@ import pytest
 from safetensors import numpy as safetensors_numpy
 from safetensors import safe_open
 
-from tljax.pretrained import folder as folder_lib
+from tljax.pretrained import safetensors_files
 from tljax.pretrained.folder import fetch_hub, open_folder, write_folder
 from tljax.settings import InputError
 
@@ -120,7 +120,7 @@ def test_opening_reads_no_tensor(folder, monkeypatch):
             assert name in ("keys", "get_slice")
             return getattr(self._file, name)
 
-    monkeypatch.setattr(folder_lib, "safe_open", Watched)
+    monkeypatch.setattr(safetensors_files, "safe_open", Watched)
     checkpoint = open_folder(folder)
     assert read == []
     checkpoint.tensors["layer.bias"].read()
@@ -400,7 +400,11 @@ def test_a_written_folder_is_read_back_bit_for_bit(tmp_path):
     checkpoint = open_folder(place)
     assert checkpoint.config == CONFIG
     assert checkpoint.tokenizer_json == '{"model": "ü"}'
-    assert checkpoint.tokenizer_config == {"eos_token": "ü", "chat_template": "{{ x }}"}
+    assert checkpoint.tokenizer_config == {
+        "eos_token": "ü",
+        "chat_template": "{{ x }}",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
     assert (place / "README.md").read_text("utf-8") == "# Mödel\n"
     assert set(checkpoint.tensors) == set(tensors)
     for name, expected in tensors.items():
@@ -520,3 +524,52 @@ def test_fetching_returns_the_folder_or_one_line(monkeypatch, tmp_path):
 def test_a_name_that_the_hub_cannot_have_is_refused_without_asking():
     with pytest.raises(InputError, match=r"hf:a b is not a folder .*alphanumeric"):
         fetch_hub("a b")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('"rope_theta": NaN', "config.json has rope_theta=nan; it must be a finite"),
+        ('"rope": {"factors": [1, -Infinity]}', r"has rope.factors\[1\]=-inf; it must"),
+        ('"rms_norm_eps": 1e999', "config.json has rms_norm_eps=inf; it must be"),
+        ('"vocab_size": "320"', "config.json has vocab_size='320'; it must be a whole"),
+        ('"vocab_size": null', "config.json has vocab_size=None; it must be a whole"),
+        ('"eos_token_id": "2"', "eos_token_id is '2'; it must be the id of a token"),
+        ('"eos_token_id": [2, true]', r"eos_token_id is \[2, True\]; it must be the"),
+    ],
+)
+def test_values_that_no_config_has_are_one_line(folder, text, said):
+    (folder / "config.json").write_text(f'{{"model_type": "llama", {text}}}')
+    with pytest.raises(InputError, match=said):
+        open_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "ends"),
+    [
+        ({"eos_token_id": 2}, None, 2),
+        ({"eos_token_id": 2}, {"eos_token_id": 2}, 2),
+        ({"eos_token_id": 2}, {"eos_token_id": [7, 2, 5]}, [2, 7, 5]),
+        ({"eos_token_id": [3, 3]}, {}, 3),
+        ({"eos_token_id": None}, {"eos_token_id": [4]}, 4),
+        ({}, {"eos_token_id": 4}, 4),
+    ],
+)
+def test_what_ends_a_text_is_gathered(folder, config, generation, ends):
+    (folder / "config.json").write_text(json.dumps(CONFIG | config))
+    if generation is not None:
+        (folder / "generation_config.json").write_text(json.dumps(generation))
+    assert open_folder(folder).config["eos_token_id"] == ends
+
+
+def test_a_tokenizers_own_class_is_kept(tmp_path):
+    write_folder(
+        tmp_path / "model",
+        config=CONFIG,
+        tensors=TENSORS,
+        tokenizer_json="{}",
+        tokenizer_config={"tokenizer_class": "GPT2Tokenizer"},
+        model_card="",
+    )
+    config = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
+    assert config == {"tokenizer_class": "GPT2Tokenizer"}

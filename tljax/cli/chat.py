@@ -4,14 +4,17 @@ messages so far --chat template--> prompt -> answer, shown as it comes -> messag
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from tljax.cli.command import Flag, help_text, no_words, read_flags
+import numpy as np
+
+from tljax.cli.command import Flag, read_only_flags
 from tljax.settings import InputError
 
 DESCRIPTION = """
 You type, the model answers, and what was said before stays in the conversation as long
-as it fits the model's context; then the oldest exchange is dropped, which is said.
+as it fits the model's context; then the oldest exchange is dropped, which is said. A
+message that does not fit even alone is refused, and the conversation stays as it was.
 
   tljax chat --model=pkg:smollm2-135m
   echo 'What is a noun?' | tljax chat --model=pkg:smollm2-135m --temperature=0
@@ -22,24 +25,21 @@ as it fits the model's context; then the oldest exchange is dropped, which is sa
 
 def run(argv: Sequence[str]) -> None:
     """Talks until the input ends."""
-    from tljax.cli.generate import SAMPLING_FLAGS, Writer, read_options
+    from tljax.cli.generate import Writer, read_options, writing_flags
     from tljax.cli.models import DTYPE, MODEL
 
     flags = (
         MODEL,
         Flag("system", "TEXT", "said to the model before everything"),
-        *SAMPLING_FLAGS,
+        *writing_flags(),
         DTYPE,
     )
-    program = "tljax chat"
-    given = read_flags(argv, flags, program=program)
-    if "help" in given.flags:
-        print(help_text(f"{program} --model=URI", DESCRIPTION, flags))
+    given = read_only_flags(argv, flags, program="tljax chat", description=DESCRIPTION)
+    if given is None:
         return
-    no_words(given, program)
-    options = read_options(given.flags)
-    writer = Writer(given.flags["model"], dtype=given.flags.get("dtype"))
-    talk = Conversation(writer, options, system=given.flags.get("system"))
+    options = read_options(given)
+    writer = Writer(given["model"], dtype=given.get("dtype"))
+    talk = Conversation(writer, options, system=given.get("system"))
     talk.prompt()  # refused now, not after the first question
     asks = sys.stdin.isatty()
     while True:
@@ -54,8 +54,11 @@ def run(argv: Sequence[str]) -> None:
         elif line:
             if asks:
                 print("model: ", end="", flush=True)
-            talk.say(line, show=lambda text: print(text, end="", flush=True))
-            print()
+            try:
+                talk.say(line, show=lambda text: print(text, end="", flush=True))
+                print()
+            except InputError as error:
+                print(error, file=sys.stderr)
 
 
 class Conversation:
@@ -76,35 +79,43 @@ class Conversation:
         """Forgets what was said."""
         self.messages = []
 
-    def prompt(self):
-        """Tokens of the conversation, up to where the model is to answer."""
+    def prompt(self, messages: Sequence[dict[str, str]] = ()) -> np.ndarray:
+        """Tokens of messages, up to where the model is to answer; () = of any."""
         from tljax.data.chat import render_chat
 
-        messages = self._system + (self.messages or [{"role": "user", "content": "."}])
+        messages = [*self._system, *(messages or [_user(".")])]
         tokenizer = self._writer.tokenizer
         text = render_chat(tokenizer, messages, add_generation_prompt=True)
         return tokenizer.encode_prompt(text)
 
-    def say(self, text: str, *, show) -> str:
+    def say(self, text: str, *, show: Callable[[str], None]) -> str:
         """Adds a message of the user's and the model's answer, which is returned.
 
         Raises:
-          InputError: the message alone does not fit the model's context.
+          InputError: the message alone does not fit the model's context; the
+            conversation is as it was.
         """
-        self.messages.append({"role": "user", "content": text})
-        room = self._writer.context
-        while room and len(self.prompt()) + self._options.max_new > room:
-            if len(self.messages) < 3:
-                self.messages.pop()
-                raise InputError(
-                    f"a message of this length and --max_new={self._options.max_new}"
-                    f" exceed the model's context of {room}; shorten one of them"
-                )
-            del self.messages[:2]
+        room, new = self._writer.context, self._options.max_new
+        asked = [*self.messages, _user(text)]
+        if not self._fits(asked[-1:]):
+            raise InputError(
+                f"a message of this length and --max_new={new} exceed the model's"
+                f" context of {room}; shorten one of them"
+            )
+        while not self._fits(asked):
+            del asked[:2]
             show("[the oldest exchange was dropped] ")
         # each answer draws from a stream of its own
         options = self._options._replace(seed=(self._options.seed + self._turn) % 2**32)
-        answer = self._writer.write(self.prompt(), options, show=show)
+        answer = self._writer.write(self.prompt(asked), options, show=show)
         self._turn += 1
-        self.messages.append({"role": "assistant", "content": answer})
+        self.messages = [*asked, {"role": "assistant", "content": answer}]
         return answer
+
+    def _fits(self, messages: Sequence[dict[str, str]]) -> bool:
+        room = self._writer.context
+        return not room or len(self.prompt(messages)) + self._options.max_new <= room
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}

@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -87,7 +88,7 @@ def read_flags(argv: Sequence[str], flags: Sequence[Flag], *, program: str) -> G
             )
         if override or known[name].value:
             value = value if equals else next(rest, "--")
-            if value.startswith("--"):
+            if not equals and value.startswith("--"):  # the next flag
                 raise InputError(f"--{name} needs a value: --{name}=VALUE")
         elif equals:
             raise InputError(f"--{name} takes no value")
@@ -112,6 +113,39 @@ def no_words(given: Given, program: str) -> None:
             f"{program} takes no {given.words[0]!r}; values go behind a flag, as"
             f" --name=VALUE (`{program} --help`)"
         )
+
+
+def read_only_flags(
+    argv: Sequence[str],
+    flags: Sequence[Flag],
+    *,
+    program: str,
+    description: str,
+    usage: str = "",
+) -> dict[str, str] | None:
+    """The start of a verb that takes flags and no words.
+
+    Args:
+      argv: its arguments.
+      flags: all that it knows.
+      program: e.g. 'tljax embed'.
+      description: as in `help_text`.
+      usage: what the help's first line shows behind the required flags.
+
+    Returns:
+      name -> text as in `Given.flags`; None = its help was asked for and printed.
+
+    Raises:
+      InputError: what `read_flags` or `no_words` refuses.
+    """
+    given = read_flags(argv, flags, program=program)
+    if "help" in given.flags:
+        needed = [str(flag) for flag in flags if flag.required]
+        line = " ".join([program, *needed, usage]).strip()
+        print(help_text(line, description, flags))
+        return None
+    no_words(given, program)
+    return given.flags
 
 
 def help_text(usage: str, description: str, flags: Sequence[Flag]) -> str:
@@ -176,7 +210,8 @@ def run_command(
       command: takes argv (without the program's name); may return an exit status.
       argv: its arguments.
       program: begins every line about what went wrong.
-      stopped: what Ctrl-C leaves behind, for the user.
+      stopped: what Ctrl-C leaves behind, for the user; a KeyboardInterrupt that has
+        a text of its own knows better.
 
     Returns:
       Exit status: the command's own or 0; 2 where the user's input cannot be used
@@ -189,14 +224,50 @@ def run_command(
         line = " ".join(str(error).split("\n"))
         print(f"{program}: error: {line}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         after_sign = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C first
-        print(f"{after_sign}{program}: {stopped}", file=sys.stderr)
+        print(f"{after_sign}{program}: {str(interrupt) or stopped}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Python flushes stdout once more at its end; that must not fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def check_new_folder(out: pathlib.Path) -> None:
+    """Raises InputError where an --out holds something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out={out} is there already; give a new folder")
+
+
+@contextlib.contextmanager
+def whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to fill, which becomes `out` at the end: whole or not at all.
+
+    It is made afresh beside `out`, so that neither a user's folder nor what a killed
+    command left is in the way; where the body fails, no folder is left.
+
+    Raises:
+      InputError: no folder can be made there.
+    """
+    made = [parent for parent in out.parents if not parent.exists()]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = pathlib.Path(tempfile.mkdtemp(dir=out.parent, prefix=".unfinished-"))
+    except OSError as error:
+        raise InputError(
+            f"cannot write {out}: {error.strerror or error}; give another folder"
+        ) from error
+    try:
+        fresh = scratch / out.name  # mkdtemp's own is closed to other users
+        fresh.mkdir()
+        yield fresh
+        fresh.replace(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):  # not empty: it has `out`
+                parent.rmdir()
 
 
 @contextlib.contextmanager

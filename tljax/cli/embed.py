@@ -3,12 +3,12 @@
 texts -> tokens -> final states -> pooled [I, D] -> .npy
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tljax.cli.command import Flag, help_text, no_words, read_flags
+from tljax.cli.command import Flag, read_only_flags
 from tljax.cli.predict import TEXT, read_texts
 from tljax.settings import HeadSettings, InputError, suggestion
 
@@ -19,9 +19,10 @@ Writes float32 vectors [texts, width], in the order of the texts.
   tljax embed --model=pkg:smollm2-135m --input=reviews.csv --text=review \\
       --pooling=last --out=vectors.npy
 
-Texts longer than the model's context are cut. A model made for sentence vectors says
-how it pools and whether vectors have length 1; else it is the mean for an encoder and
-the last token for a decoder, not normalised.
+Texts are cut to what the model takes: its context, or the length that it was made for
+if it says one that is less. A model made for sentence vectors says how it pools and
+whether vectors have length 1; else it is the mean for an encoder and the last token for
+a decoder, not normalised.
 """
 POOLINGS = HeadSettings.__dataclass_fields__["pooling"].metadata["choices"]
 LONGEST = 2048  # tokens of a text, where the model has no limit of its own
@@ -29,6 +30,7 @@ LONGEST = 2048  # tokens of a text, where the model has no limit of its own
 
 def run(argv: Sequence[str]) -> None:
     """Reads, embeds, writes."""
+    from tljax.cli import parts
     from tljax.cli.models import DTYPE, MODEL, open_model
 
     flags = (
@@ -42,20 +44,16 @@ def run(argv: Sequence[str]) -> None:
         Flag("normalize", "BOOL", "whether vectors get length 1: true or false"),
         DTYPE,
     )
-    program = "tljax embed"
-    given = read_flags(argv, flags, program=program)
-    if "help" in given.flags:
-        usage = f"{program} --model=URI --input=FILE --out=FILE.npy"
-        print(help_text(usage, DESCRIPTION, flags))
+    given = read_only_flags(argv, flags, program="tljax embed", description=DESCRIPTION)
+    if given is None:
         return
-    no_words(given, program)
-    flags = given.flags
-    out = Path(flags["out"])
+    out = Path(given["out"])
     if out.suffix != ".npy":
         raise InputError(f"--out={out} must end in .npy")
-    pooling, normalize = _choices(flags)
-    texts = read_texts(flags["input"], flags.get("text"))
-    model = open_model(flags["model"], dtype=flags.get("dtype", "float32"))
+    pooling, normalize = _choices(given)
+    texts = read_texts(given["input"], given.get("text"))
+    parts.prepare_devices()
+    model = open_model(given["model"], dtype=given.get("dtype", "float32"))
     said = model.sentence
     default = "last" if model.settings.causal else "mean"
     pooling = pooling or said.get("pooling", default)
@@ -87,22 +85,21 @@ def embed(model, texts: Sequence[str], *, pooling: str) -> np.ndarray:
 def tokens_of(model, texts: Sequence[str]) -> list[np.ndarray]:
     """Tokens of texts as the model wants them, cut to what it can take."""
     tokenizer = model.needs_tokenizer()
-    longest = min(
-        model.sentence.get("length", LONGEST), model.settings.context or LONGEST
-    )
+    limits = (model.sentence.get("length", 0), model.settings.context)
+    longest = min((one for one in limits if one > 0), default=LONGEST)
     empty = np.array([tokenizer.end_id], np.int32)
     tokens = tokenizer.encode(texts, special=True, longest=longest)
     return [ids if len(ids) else empty for ids in tokens]
 
 
-def _choices(flags) -> tuple[str | None, bool | None]:
-    pooling = flags.get("pooling")
+def _choices(given: Mapping[str, str]) -> tuple[str | None, bool | None]:
+    pooling = given.get("pooling")
     if pooling is not None and pooling not in POOLINGS:
         raise InputError(
             f"--pooling={pooling} is not known{suggestion(pooling, POOLINGS)};"
             f" allowed: {', '.join(POOLINGS)}"
         )
-    normalize = flags.get("normalize")
+    normalize = given.get("normalize")
     if normalize not in (None, "true", "false"):
         raise InputError(f"--normalize={normalize} is neither true nor false")
     return pooling, None if normalize is None else normalize == "true"

@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from tljax.cli.command import Flag, help_text, no_words, read_flags
+from tljax.cli.command import (
+    Flag,
+    check_new_folder,
+    read_only_flags,
+    whole_folder,
+)
 from tljax.settings import InputError, suggestion
 
 DESCRIPTION = """
@@ -18,31 +23,35 @@ Writes a folder that Transformers' from_pretrained takes, or with --format=gguf 
 for llama.cpp and its kin. A LoRA run is written merged, or with --format=peft as an
 adapter of the model that it began from.
 
-  tljax export --run=runs/lm --out=exported/lm
   tljax export --run=models/smollm2 --out=exported/smollm2 --format=gguf --stored=Q8_0
+  tljax export --run=runs/lora --out=exported/lora
+  tljax export --run=runs/lora --out=exported/adapter --format=peft
 
-Only what some family of Transformers computes can be written; else one line says why.
+Here models/smollm2 is what `tljax import` wrote and runs/lora a run that began from it
+with config.transfer.method=lora. Only what some family of Transformers computes can be
+written, else one line says why: a run of configs/pretrain.py can if it was trained with
+--config.model.mlp=swiglu, not with the relu2 that stands there.
 """
 FORMATS = ("safetensors", "gguf", "peft")
-STORED = ("F32", "F16", "BF16", "Q8_0")
-FLAGS = (
-    Flag("run", "DIR", "a run folder, or what `tljax import` wrote", required=True),
-    Flag("out", "DIR", "a folder that is not there yet", required=True),
-    Flag("format", "NAME", f"{', '.join(FORMATS)}; safetensors unless said"),
-    Flag("stored", "TYPE", f"with gguf: {', '.join(STORED)}; F16 unless said"),
-)
+CLASSIFIER = "classifier.safetensors"
 
 
 def run(argv: Sequence[str]) -> None:
     """Reads and writes."""
-    program = "tljax export"
-    given = read_flags(argv, FLAGS, program=program)
-    if "help" in given.flags:
-        print(help_text(f"{program} --run=DIR --out=DIR", DESCRIPTION, FLAGS))
+    from tljax.pretrained.gguf.writer import STORED
+
+    flags = (
+        Flag("run", "DIR", "a run folder, or what `tljax import` wrote", required=True),
+        Flag("out", "DIR", "a folder that is not there yet", required=True),
+        Flag("format", "NAME", f"{', '.join(FORMATS)}; safetensors unless said"),
+        Flag("stored", "TYPE", f"with gguf: {', '.join(STORED)}; F16 unless said"),
+    )
+    given = read_only_flags(
+        argv, flags, program="tljax export", description=DESCRIPTION
+    )
+    if given is None:
         return
-    no_words(given, program)
-    flags = given.flags
-    kind, stored = flags.get("format", "safetensors"), flags.get("stored", "F16")
+    kind, stored = given.get("format", "safetensors"), given.get("stored", "F16")
     for name, value, allowed in (
         ("format", kind, FORMATS),
         ("stored", stored, STORED),
@@ -52,11 +61,10 @@ def run(argv: Sequence[str]) -> None:
                 f"--{name}={value} is not known{suggestion(value, allowed)}; allowed:"
                 f" {', '.join(allowed)}"
             )
-    if "stored" in flags and kind != "gguf":
+    if "stored" in given and kind != "gguf":
         raise InputError("--stored is about --format=gguf only")
-    folder, out = pathlib.Path(flags["run"]), pathlib.Path(flags["out"])
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out={out} is there already; give a new folder")
+    folder, out = pathlib.Path(given["run"]), pathlib.Path(given["out"])
+    check_new_folder(out)
     if kind == "peft":
         _write_adapter(folder, out)
     else:
@@ -68,7 +76,7 @@ def _write_model(folder: pathlib.Path, out: pathlib.Path, stored: str | None) ->
     from tljax.cli.models import open_model
     from tljax.pretrained.families import write_config
     from tljax.pretrained.folder import write_folder
-    from tljax.pretrained.gguf_files import write_gguf
+    from tljax.pretrained.gguf.writer import write_gguf
     from tljax.pretrained.tree import write_tensors
 
     model = open_model(str(folder))
@@ -83,8 +91,9 @@ def _write_model(folder: pathlib.Path, out: pathlib.Path, stored: str | None) ->
     tokenizer_config: dict[str, Any] = {}
     if tokenizer is not None:
         tokenizer_config = dict(tokenizer.tokenizer_config)
+        ends = model.end_ids
         described |= {
-            "eos_token_id": tokenizer.end_id,
+            "eos_token_id": ends if len(ends) > 1 else ends[0],
             "pad_token_id": tokenizer.pad_id,
         }
         if tokenizer.begin_id is not None:
@@ -97,9 +106,9 @@ def _write_model(folder: pathlib.Path, out: pathlib.Path, stored: str | None) ->
                 " safetensors"
             )
         json_text = tokenizer.tokenizer_json if tokenizer else None
-        out.mkdir(parents=True, exist_ok=True)
-        path = out / f"{out.name}.{stored}.gguf"
-        write_gguf(path, described, tensors, json_text, tokenizer_config, stored)
+        with whole_folder(out) as fresh:
+            path = fresh / f"{out.name}.{stored}.gguf"
+            write_gguf(path, described, tensors, json_text, tokenizer_config, stored)
         return
     write_folder(
         out,
@@ -126,23 +135,29 @@ def _classifier_config(folder: pathlib.Path, config: Mapping[str, Any]) -> dict:
 
 
 def _write_adapter(folder: pathlib.Path, out: pathlib.Path) -> None:
+    from safetensors.numpy import save_file
+
     from tljax.pretrained.families import write_config
     from tljax.pretrained.folder import write_adapter_folder
     from tljax.pretrained.peft import peft_adapter
     from tljax.settings import ModelSettings, TransferSettings, from_config
     from tljax.train.checkpoint import load_params
+    from tljax.train.files import write_json
 
     config, _, _ = _records(folder)
     transfer = from_config(TransferSettings, config.get("transfer", {}), str(folder))
     settings = from_config(ModelSettings, config["model"], str(folder))
     family, _ = write_config(settings, 1)
     base = (config.get("init") or {}).get("source") or ""
-    described, tensors = peft_adapter(
-        load_params(folder / "params"), family, transfer, base=base
-    )
-    write_adapter_folder(
-        out, config=described, tensors=tensors, model_card=_card(folder, out.name)
-    )
+    moving = load_params(folder / "params")
+    described, tensors = peft_adapter(moving, family, transfer, base=base)
+    with whole_folder(out) as fresh:
+        card = _card(folder, out.name)
+        write_adapter_folder(fresh, config=described, tensors=tensors, model_card=card)
+        if "head" in moving:  # PEFT does not read it; the card says how it is applied
+            save_file(_float32(moving["head"]), fresh / CLASSIFIER)
+            described = _classifier_config(folder, config)
+            write_json(fresh / "classifier.json", described)
 
 
 def _records(folder: pathlib.Path) -> tuple[dict, dict, dict]:
@@ -164,14 +179,24 @@ def _card(folder: pathlib.Path, name: str) -> str:
     return model_card(name=name, config=config, manifest=manifest, results=results)
 
 
-def _output_of(config: dict) -> np.ndarray:
-    """The output matrix, which a classifier does not keep, of what it began from."""
-    from tljax.cli.models import load_params_of
+def _output_of(config: Mapping[str, Any]) -> np.ndarray:
+    """The output matrix, which a classifier does not keep, of what it began from.
 
-    source = (config.get("init") or {}).get("source")
-    if not source:
-        raise InputError(
-            "this classifier was trained from scratch without an output matrix, which"
-            " its family needs; set config.model.tied=True"
-        )
-    return load_params_of(source)["output"]
+    That may be a classifier too, and so on: the first that has one gives it.
+    """
+    from tljax.cli import parts
+    from tljax.cli.models import load_params_of
+    from tljax.pretrained.sources import is_uri
+    from tljax.train.files import read_json
+
+    while source := (config.get("init") or {}).get("source"):
+        params = load_params_of(source)
+        if "output" in params:
+            return params["output"]
+        if is_uri(source):
+            break
+        config = read_json(parts.run_file(source, "config.json"))
+    raise InputError(
+        "nothing that this classifier began from has the output matrix that its family"
+        " needs; set config.model.tied=True, or begin from a language model"
+    )

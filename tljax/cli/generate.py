@@ -3,15 +3,16 @@
 prompt -> tokens -> Generator -> text, shown as it comes
 """
 
+import dataclasses
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tljax.cli.command import Flag, help_text, no_words, read_flags
+from tljax.cli.command import Flag, read_only_flags
 from tljax.cli.keys import parse_value
 from tljax.cli.predict import TEXT, read_texts
 from tljax.settings import InputError
@@ -26,25 +27,15 @@ time; above, tokens are drawn, and --seed makes that repeatable.
   tljax generate --model=pkg:smollm2-135m --input=prompts.txt --output=answers.jsonl
 
 A prompt is taken as it is; `tljax chat` puts messages into the model's own form.
+
+Answers to a file's prompts are added to --output a few at a time. The same command goes
+on behind those that are there, so that Ctrl-C loses hardly any; for answers by other
+flags give another file. One that holds something else is refused, never overwritten.
 """
-SAMPLING = {
-    "temperature": (float, 0.7, "0 = the likeliest token, always"),
-    "top_k": (int, 0, "only the k likeliest tokens; 0 = all"),
-    "top_p": (float, 1.0, "only the likeliest that reach this probability; 1 = all"),
-    "min_p": (float, 0.0, "only those at least this times as likely as the first"),
-    "repetition_penalty": (float, 1.0, "above 1: what stood before gets less likely"),
-}
-SAMPLING_FLAGS = (
-    *(
-        Flag(name, "N", f"{meaning} (default {default:g})")
-        for name, (_, default, meaning) in SAMPLING.items()
-    ),
-    Flag("max_new", "N", "most tokens written (default 256)"),
-    Flag("seed", "N", "of what is drawn (default 0)"),
-    Flag("stop", "TEXT", 'ends where the text has this; or a list, ["a", "b"]'),
-)
+TEMPERATURE = 0.7
 MAX_NEW = 256
 BATCH = 16  # prompts of a file that are answered together
+START = b'{"prompt": '  # of every line of an --output
 CONTEXT = 4  # tokens of the prompt that new ones are decoded behind
 
 
@@ -58,49 +49,116 @@ def run(argv: Sequence[str]) -> None:
         Flag("input", "FILE", "prompts: .txt (one a line), .csv, .jsonl or '-'"),
         TEXT,
         Flag("output", "FILE.jsonl", "with --input: {prompt, text} a line; '-' = here"),
-        *SAMPLING_FLAGS,
+        *writing_flags(),
         DTYPE,
     )
     program = "tljax generate"
-    given = read_flags(argv, flags, program=program)
-    if "help" in given.flags:
-        usage = f"{program} --model=URI --prompt=TEXT"
-        print(help_text(usage, DESCRIPTION, flags))
+    given = read_only_flags(
+        argv, flags, program=program, description=DESCRIPTION, usage="--prompt=TEXT"
+    )
+    if given is None:
         return
-    no_words(given, program)
-    flags = given.flags
-    if ("prompt" in flags) == ("input" in flags):
+    if ("prompt" in given) == ("input" in given):
         raise InputError(f"{program} needs --prompt=TEXT or --input=FILE, one of them")
-    output = flags.get("output", "-")
-    if output != "-" and ("prompt" in flags or not output.endswith(".jsonl")):
+    output = given.get("output", "-")
+    if output != "-" and ("prompt" in given or not output.endswith(".jsonl")):
         raise InputError(
             f"--output={output} goes with --input and must be '-' or end in .jsonl"
         )
-    options = read_options(flags)
-    prompts = None
-    if "input" in flags:
-        prompts = read_texts(flags["input"], flags.get("text"))
-    writer = Writer(flags["model"], dtype=flags.get("dtype"))
-    if prompts is None:
-        writer.write(writer.tokens(flags["prompt"]), options, show=_show)
+    options = read_options(given)
+    if "prompt" in given:
+        writer = Writer(given["model"], dtype=given.get("dtype"))
+        writer.write(writer.tokens(given["prompt"]), options, show=_show)
         print()
         return
-    rows = []
-    for start in range(0, len(prompts), BATCH):
-        some = prompts[start : start + BATCH]
-        tokens = [writer.tokens(one) for one in some]
-        found = writer.answers(tokens, options, first=start)
-        rows += [
-            json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False)
-            for prompt, text in zip(some, found, strict=True)
-        ]
-    text = "".join(f"{row}\n" for row in rows)
+    prompts = read_texts(given["input"], given.get("text"))
+    done = 0 if output == "-" else answered(Path(output), prompts)
+    if done == len(prompts):
+        print(f"{output}: all {done:,} prompts are answered already")
+        return
+    writer = Writer(given["model"], dtype=given.get("dtype"))
+    tokens = [writer.tokens(one) for one in prompts]
+    writer.check(tokens, options)
+    rows = _rows(writer, prompts, tokens, options, done)
     if output == "-":
-        sys.stdout.write(text)
+        for some in rows:
+            sys.stdout.write(some)
+            sys.stdout.flush()
     else:
-        from tljax.train.files import write_text
+        _append(rows, Path(output), done, len(prompts))
 
-        write_text(Path(output), text)
+
+def _rows(
+    writer: "Writer",
+    prompts: Sequence[str],
+    tokens: Sequence[np.ndarray],
+    options: "Options",
+    done: int,
+) -> Iterator[str]:
+    """The lines of the prompts behind the first `done`, BATCH at a time."""
+    for start in range(done, len(prompts), BATCH):
+        here = slice(start, start + BATCH)
+        texts = writer.answers(tokens[here], options, first=start)
+        yield "".join(
+            json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False) + "\n"
+            for prompt, text in zip(prompts[here], texts, strict=True)
+        )
+
+
+def _append(rows: Iterator[str], path: Path, done: int, count: int) -> None:
+    """Adds lines to a file as they come; Ctrl-C leaves what is there."""
+    from tljax.train.files import write_error
+    from tljax.train.progress import Progress
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file, Progress("generate", count) as bar:
+            bar.update(done)
+            for some in rows:
+                file.write(some.encode())
+                file.flush()
+                done += some.count("\n")
+                bar.update(done)
+    except OSError as error:
+        raise write_error(path, error) from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped; {path} has {done:,} of {count:,} answers; the same command goes"
+            " on behind them"
+        ) from None
+
+
+def answered(path: Path, prompts: Sequence[str]) -> int:
+    """How many of the first prompts a file answers; what was cut off is cut away.
+
+    Raises:
+      InputError: it holds something else than answers to these prompts.
+    """
+    if not path.exists():
+        return 0
+    if not path.is_file():
+        raise InputError(f"--output={path} is no file; give one")
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    found = [_prompt_of(line) for line in whole.splitlines()]
+    ours = data[: len(START)] == START[: len(data)]
+    if not ours or found != list(prompts[: len(found)]):
+        raise InputError(
+            f"--output={path} is there and does not answer the prompts of --input, in"
+            " their order; give another file"
+        )
+    if whole != data:
+        with path.open("rb+") as file:
+            file.truncate(len(whole))
+    return len(found)
+
+
+def _prompt_of(line: bytes) -> str | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row.get("prompt") if isinstance(row, dict) and "text" in row else None
 
 
 class Options(NamedTuple):
@@ -112,8 +170,29 @@ class Options(NamedTuple):
     stop: Sequence[str]
 
 
+def writing_flags() -> tuple[Flag, ...]:
+    """The flags that say how to write: those of Sampling, and where it ends."""
+    from tljax.generate.sampling import Sampling
+
+    defaults = {"temperature": TEMPERATURE}
+    return (
+        *(
+            Flag(
+                field.name,
+                "N",
+                f"{field.metadata['help']}"
+                f" (default {defaults.get(field.name, field.default):g})",
+            )
+            for field in dataclasses.fields(Sampling)
+        ),
+        Flag("max_new", "N", f"most tokens written (default {MAX_NEW})"),
+        Flag("seed", "N", "of what is drawn (default 0)"),
+        Flag("stop", "TEXT", 'ends where the text has this; or a list, ["a", "b"]'),
+    )
+
+
 def read_options(flags: Mapping[str, str]) -> Options:
-    """The flags of SAMPLING_FLAGS, checked.
+    """What the flags of `writing_flags` say, checked.
 
     Raises:
       InputError: a value that is no number, or out of range.
@@ -122,10 +201,11 @@ def read_options(flags: Mapping[str, str]) -> Options:
     from tljax.settings import LAST_SEED
 
     values = {
-        name: parse_value(flags[name], kind, f"--{name}") if name in flags else default
-        for name, (kind, default, _) in SAMPLING.items()
+        field.name: parse_value(flags[field.name], field.type, f"--{field.name}")
+        for field in dataclasses.fields(Sampling)
+        if field.name in flags
     }
-    sampling = Sampling(**values)
+    sampling = Sampling(**{"temperature": TEMPERATURE} | values)
     sampling.check("sampling")
     max_new = parse_value(flags.get("max_new", str(MAX_NEW)), int, "--max_new")
     if max_new < 1:
@@ -169,9 +249,7 @@ class Writer:
         self._before = self.tokenizer.begin_id
         if self._before is None and not model.origin:
             self._before = self.tokenizer.end_id
-        self._generator = Generator(
-            model.settings, model.params, end_ids=[self.tokenizer.end_id]
-        )
+        self._generator = Generator(model.settings, model.params, end_ids=model.end_ids)
 
     def tokens(self, prompt: str) -> np.ndarray:
         """A plain prompt's ids, behind what the model wants in front of a text."""
@@ -179,6 +257,10 @@ class Writer:
         if self._before is not None and not (len(ids) and ids[0] == self._before):
             ids = np.concatenate([[self._before], ids])
         return ids.astype(np.int32)
+
+    def check(self, prompts: Sequence[np.ndarray], options: Options) -> None:
+        """Raises InputError at the first prompt that cannot be answered."""
+        self._generator.check(prompts, max_new=options.max_new)
 
     def write(
         self, prompt: np.ndarray, options: Options, *, show: Callable[[str], None]
@@ -192,7 +274,7 @@ class Writer:
         options: Options,
         *,
         first: int = 0,
-        show: Callable[[str], None] = lambda text: None,
+        show: Callable[[str], None] | None = None,
     ) -> list[str]:
         """Texts behind prompts, written together; row i draws with seed + first + i.
 
@@ -200,16 +282,22 @@ class Writer:
           prompts: ids of each.
           options: how to write.
           first: number of the first prompt.
-          show: is given every piece of text as it comes.
+          show: is given every piece of text as it comes; None = nobody waits, and
+            without stop strings the device is asked seldom.
         """
         rows = [_Row(self.tokenizer, prompt, options, show) for prompt in prompts]
-        self._generator.generate(
+        at_once = show is not None or bool(options.stop)
+        found = self._generator.generate(
             prompts,
             max_new=options.max_new,
             sampling=options.sampling,
             seeds=[(options.seed + first + i) % 2**32 for i in range(len(prompts))],
-            on_token=lambda row, token: rows[row].push(token),
+            on_token=(lambda row, token: rows[row].push(token)) if at_once else None,
         )
+        if not at_once:
+            for row, ids in zip(rows, found, strict=True):
+                for token in ids:
+                    row.push(token)
         return [row.end() for row in rows]
 
 
@@ -238,7 +326,8 @@ class _Row:
     def _put(self, text: str) -> None:
         if text:
             self._text += text
-            self._show(text)
+            if self._show is not None:
+                self._show(text)
 
 
 def _show(text: str) -> None:

@@ -3,12 +3,16 @@
 URI -> config.json, params/, tokenizer.json, ledger.json, manifest.json
 """
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tljax.cli.command import Flag, help_text, no_words, read_flags
+from tljax.cli.command import (
+    Flag,
+    check_new_folder,
+    read_only_flags,
+    whole_folder,
+)
 from tljax.settings import InputError
 
 DESCRIPTION = """
@@ -22,35 +26,25 @@ it became; one that has no place, or a place without tensor, is an error.
 
 Families: llama (also SmolLM2, Mistral), qwen2, qwen3, gemma3 (text), gpt2, bert.
 """
-FLAGS = (
-    Flag(
-        "source",
-        "URI",
-        "hf:DIR, hf:ORG/NAME, gguf:FILE, pkg:smollm2-135m or pkg:minilm-l6",
-        required=True,
-    ),
-    Flag("out", "DIR", "a folder that is not there yet", required=True),
-)
+OUT = Flag("out", "DIR", "a folder that is not there yet", required=True)
 
 
 def run(argv: Sequence[str]) -> None:
     """Reads and writes; the folder appears whole or not at all."""
-    program = "tljax import"
-    given = read_flags(argv, FLAGS, program=program)
-    if "help" in given.flags:
-        print(help_text(f"{program} --source=URI --out=DIR", DESCRIPTION, FLAGS))
-        return
-    no_words(given, program)
-    out, source = Path(given.flags["out"]), given.flags["source"]
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out={out} is there already; give a new folder")
-    from tljax.pretrained.sources import is_uri
+    from tljax.pretrained.sources import MODELS, is_uri
 
+    forms = ["hf:DIR", "hf:ORG/NAME", "gguf:FILE", *(f"pkg:{name}" for name in MODELS)]
+    allowed = f"{', '.join(forms[:-1])} or {forms[-1]}"
+    flags = (Flag("source", "URI", allowed, required=True), OUT)
+    given = read_only_flags(
+        argv, flags, program="tljax import", description=DESCRIPTION
+    )
+    if given is None:
+        return
+    out, source = Path(given["out"]), given["source"]
+    check_new_folder(out)
     if not is_uri(source):
-        raise InputError(
-            f"--source={source} is no URI of a checkpoint; give hf:DIR, gguf:FILE or"
-            " pkg:NAME"
-        )
+        raise InputError(f"--source={source} is no URI of a checkpoint; give {allowed}")
     import jax
 
     from tljax.cli import parts
@@ -58,16 +52,8 @@ def run(argv: Sequence[str]) -> None:
 
     started = time.monotonic()
     model = open_model(source, place=lambda path, value: jax.device_put(value))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = out.with_name(out.name + ".new")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        _write(model, scratch, time.monotonic() - started)
-        if out.exists():
-            out.rmdir()
-        scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with whole_folder(out) as folder:
+        _write(model, folder, time.monotonic() - started)
     print(
         f"{out}: {parts.count(model.params):,} parameters from {len(model.ledger)}"
         f" tensors in {time.monotonic() - started:.0f} s (ledger.json tells each)"

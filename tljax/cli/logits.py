@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tljax.cli.command import Flag, help_text, no_words, read_flags
+from tljax.cli.command import Flag, read_only_flags
 from tljax.settings import InputError
 
 DESCRIPTION = """
@@ -20,11 +20,12 @@ Computes the logits of every position and writes them as `logits`, float32 [B, L
 and no position sees another segment. --cache goes token by token through the cache of
 keys and values that generation uses, and must give the same.
 """
-ROWS = 8  # of a compiled step: bounds memory
+ROWS = 8  # of a compiled step: bounds what the device holds
 
 
 def run(argv: Sequence[str]) -> None:
     """Reads, computes, writes."""
+    from tljax.cli import parts
     from tljax.cli.models import DTYPE, MODEL, open_model
 
     flags = (
@@ -35,29 +36,27 @@ def run(argv: Sequence[str]) -> None:
         Flag("cache", "", "step by step through the cache"),
         DTYPE,
     )
-    program = "tljax logits"
-    given = read_flags(argv, flags, program=program)
-    if "help" in given.flags:
-        usage = f"{program} --model=URI --tokens=FILE.npy --out=FILE.npz"
-        print(help_text(usage, DESCRIPTION, flags))
+    given = read_only_flags(
+        argv, flags, program="tljax logits", description=DESCRIPTION
+    )
+    if given is None:
         return
-    no_words(given, program)
-    out = Path(given.flags["out"])
+    out = Path(given["out"])
     if out.suffix != ".npz":
         raise InputError(f"--out={out} must end in .npz")
-    tokens_BL = _read_array(given.flags["tokens"], "--tokens")
+    tokens_BL = _read_array(given["tokens"], "--tokens")
     segments_BL = np.ones_like(tokens_BL)
-    if "segments" in given.flags:
-        segments_BL = _read_array(given.flags["segments"], "--segments")
+    if "segments" in given:
+        segments_BL = _read_array(given["segments"], "--segments")
         if segments_BL.shape != tokens_BL.shape:
             raise InputError(
                 f"--segments has shape {segments_BL.shape}, --tokens"
                 f" {tokens_BL.shape}; they must be equal"
             )
-    model = open_model(given.flags["model"], dtype=given.flags.get("dtype", "float32"))
+    parts.prepare_devices()
+    model = open_model(given["model"], dtype=given.get("dtype", "float32"))
     _check(model, tokens_BL)
-    compute = _cached if "cache" in given.flags else _whole
-    logits_BLV = compute(model, tokens_BL, segments_BL)
+    logits_BLV = _compute(model, tokens_BL, segments_BL, cached="cache" in given)
     from tljax.train.files import write_bytes
 
     write_bytes(out, lambda file: np.savez(file, logits=logits_BLV))
@@ -104,29 +103,27 @@ def _check(model, tokens_BL: np.ndarray) -> None:
         )
 
 
-def _whole(model, tokens_BL: np.ndarray, segments_BL: np.ndarray) -> np.ndarray:
+def _compute(
+    model, tokens_BL: np.ndarray, segments_BL: np.ndarray, *, cached: bool
+) -> np.ndarray:
+    """float32 [B, L, V], ROWS rows at a time; `cached`: token by token."""
     import jax
 
+    from tljax.generate import programs
     from tljax.model import transformer
 
     @jax.jit
-    def compute(params, batch):
+    def whole(params, tokens_BL, segments_BL):
+        batch = {"tokens_BL": tokens_BL, "segments_BL": segments_BL}
         states_BLD = transformer.apply(model.settings, params, batch)
         return transformer.logits_of(params, states_BLD)
 
-    params = jax.device_put(model.params)
+    def stepped(params, tokens_BL, segments_BL):
+        return programs.read(model.settings, params, tokens_BL, segments_BL)
+
+    compute, params = stepped if cached else whole, jax.device_put(model.params)
     found = []
     for start in range(0, len(tokens_BL), ROWS):
         here = slice(start, start + ROWS)
-        batch = {"tokens_BL": tokens_BL[here], "segments_BL": segments_BL[here]}
-        found.append(np.asarray(compute(params, batch)))
+        found.append(np.asarray(compute(params, tokens_BL[here], segments_BL[here])))
     return np.concatenate(found)
-
-
-def _cached(model, tokens_BL: np.ndarray, segments_BL: np.ndarray) -> np.ndarray:
-    import jax
-
-    from tljax.generate.programs import read
-
-    params = jax.device_put(model.params)
-    return np.asarray(read(model.settings, params, tokens_BL, segments_BL))

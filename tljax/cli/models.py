@@ -16,6 +16,8 @@ import numpy as np
 from tljax.cli import parts
 from tljax.cli.command import Flag
 from tljax.data.tokenizer import Tokenizer
+from tljax.model.transformer import output_matrix
+from tljax.pretrained.checkpoint import union_of_ends
 from tljax.pretrained.families import family_of, read_settings
 from tljax.pretrained.sources import is_uri, open_pretrained
 from tljax.pretrained.tree import Line, read_params
@@ -59,6 +61,17 @@ class Model:
     ledger: tuple[Line, ...] = ()
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sentence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def end_ids(self) -> list[int]:
+        """All tokens that end a text: the tokenizer's, and those its origin names."""
+        ends = union_of_ends(
+            self.needs_tokenizer().end_id,
+            self.origin.get("eos_token_id"),
+            where=self.name,
+        )
+        rows = output_matrix(self.params).shape[0]
+        return [one for one in np.atleast_1d(ends).tolist() if one < rows]
 
     def needs_tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises: InputError if there is none."""

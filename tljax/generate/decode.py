@@ -79,8 +79,8 @@ class Generator:
           InputError: a prompt that is empty, has tokens that the model has not, or does
             not fit the model's context with max_new; a seed or sampling out of range.
         """
-        prompts = [self._known(one, f"prompts[{i}]") for i, one in enumerate(prompts)]
-        self._check(prompts, max_new, sampling, seeds)
+        prompts = self.check(prompts, max_new=max_new)
+        self._check_drawing(len(prompts), sampling, seeds)
         if not prompts:
             return []
         batch, rule = self._batch(prompts), self._rule(sampling, seeds)
@@ -88,6 +88,24 @@ class Generator:
         length = batch["tokens_BL"].shape[1]
         state = programs.grow(state, room=bucket(length + max_new - 1) - length)
         return self._write(state, rule, len(prompts), max_new, on_token)
+
+    def check(self, prompts: Sequence[np.ndarray], *, max_new: int) -> list[np.ndarray]:
+        """The prompts as int32, if `generate` takes them: asked before long work.
+
+        Raises:
+          InputError: as `generate`, of the prompts and max_new.
+        """
+        if max_new < 1:
+            raise InputError(f"max_new is {max_new}; it must be at least 1")
+        prompts = [self._known(one, f"prompts[{i}]") for i, one in enumerate(prompts)]
+        for row, prompt in enumerate(prompts):
+            if not len(prompt):
+                raise InputError(
+                    f"prompts[{row}] is empty; give it a token, e.g. the one that"
+                    " begins or ends texts"
+                )
+            self._check_context(len(prompt), max_new)
+        return prompts
 
     def _write(self, state, rule, rows, max_new, on_token):
         """Advances until every row has ended; hands tokens out on the way."""
@@ -130,13 +148,11 @@ class Generator:
             )
         return ids.astype(np.int32)
 
-    def _check(self, prompts, max_new, sampling, seeds):
-        if max_new < 1:
-            raise InputError(f"max_new is {max_new}; it must be at least 1")
+    def _check_drawing(self, rows, sampling, seeds):
         sampling.check("sampling")
-        if len(seeds) != len(prompts):
+        if len(seeds) != rows:
             raise InputError(
-                f"{len(seeds)} seeds for {len(prompts)} prompts; give one for each"
+                f"{len(seeds)} seeds for {rows} prompts; give one for each"
             )
         for seed in seeds:
             whole = isinstance(seed, int | np.integer)
@@ -144,19 +160,12 @@ class Generator:
                 raise InputError(
                     f"a seed is {seed}; it must be a whole number in [0, {LAST_SEED}]"
                 )
-        for row, prompt in enumerate(prompts):
-            if not len(prompt):
-                raise InputError(
-                    f"prompts[{row}] is empty; give it a token, e.g. the one that"
-                    " begins or ends texts"
-                )
-            self._check_context(len(prompt), max_new)
 
     def _check_context(self, length, max_new):
         context = self._settings.context
         if not context or length + max_new <= context:
             return
-        if length + bool(max_new) > context:
+        if length >= context:
             raise InputError(
                 f"the prompt has {length} tokens; prompt and answer together may have"
                 f" {context}, the model's context: shorten the prompt"

@@ -8,13 +8,27 @@ tokens are kept or left out together, so that no choice hangs on the vocabulary'
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from tljax.settings import InputError, setting
+from tljax.settings import InputError
 
 _RANK_BITS = 32
+
+
+def _number(
+    help: str,
+    *,
+    low: float = 0,
+    above: float | None = None,
+    high: float | None = None,
+    default: float = dataclasses.MISSING,
+) -> Any:
+    """As `settings.setting`; `above` is a bound that is itself not allowed."""
+    limits = {"low": low, "above": above, "high": high, "choices": None}
+    return dataclasses.field(default=default, metadata={"help": help, **limits})
 
 
 @jax.tree_util.register_dataclass
@@ -27,45 +41,59 @@ class Sampling:
     logit is multiplied instead, as in Transformers: dividing would reward it).
     """
 
-    temperature: float = setting(
-        "logits are divided by this; 0 = always the likeliest token", low=0.0
+    temperature: float = _number(
+        "logits are divided by this; 0 = always the likeliest token"
     )
-    top_k: int = setting("tokens kept, the likeliest; 0 = all", low=0, default=0)
-    top_p: float = setting(
+    top_k: int = _number("tokens kept, the likeliest; 0 = all", default=0)
+    top_p: float = _number(
         "the fewest tokens whose probabilities reach this are kept; 1 = all",
-        low=0.0,
-        high=1.0,
+        above=0,
+        high=1,
         default=1.0,
     )
-    min_p: float = setting(
+    min_p: float = _number(
         "tokens at least this times as likely as the likeliest are kept; 0 = all",
-        low=0.0,
-        high=1.0,
+        high=1,
         default=0.0,
     )
-    repetition_penalty: float = setting(
+    repetition_penalty: float = _number(
         "logits of tokens in the prompt or written are divided (negative: multiplied)"
         " by this; 1 = off",
-        low=0.0,
+        above=0,
         default=1.0,
     )
 
     def check(self, where: str) -> None:
         """Raises InputError at the first number out of range; `where` is its prefix."""
-        for name, (kind, good, allowed) in _ALLOWED.items():
-            value = getattr(self, name)
-            number = isinstance(value, kind) and not isinstance(value, bool)
-            if not (number and math.isfinite(value) and good(value)):
-                raise InputError(f"{where}.{name} is {value!r}; it must be {allowed}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not _is_allowed(value, field):
+                raise InputError(
+                    f"{where}.{field.name} is {value!r}; it must be"
+                    f" {_allowed_range(field)}: {field.metadata['help']}"
+                )
 
 
-_ALLOWED = {
-    "temperature": (int | float, lambda x: x >= 0, "a number from 0; 0 = greedy"),
-    "top_k": (int, lambda x: x >= 0, "a whole number from 0; 0 = off"),
-    "top_p": (int | float, lambda x: 0 < x <= 1, "above 0 and at most 1; 1 = off"),
-    "min_p": (int | float, lambda x: 0 <= x <= 1, "in [0, 1]; 0 = off"),
-    "repetition_penalty": (int | float, lambda x: x > 0, "above 0; 1 = off"),
-}
+def _allowed_range(field: dataclasses.Field) -> str:
+    """'a number above 0 and at most 1', of a field of Sampling."""
+    limits = field.metadata
+    kind = "a whole number" if field.type is int else "a number"
+    above = limits["above"]
+    least = f"of at least {limits['low']}" if above is None else f"above {above}"
+    most = "" if limits["high"] is None else f" and at most {limits['high']}"
+    return f"{kind} {least}{most}"
+
+
+def _is_allowed(value: Any, field: dataclasses.Field) -> bool:
+    limits = field.metadata
+    kind = int if field.type is int else int | float
+    if not isinstance(value, kind) or isinstance(value, bool):
+        return False
+    least = (
+        value >= limits["low"] if limits["above"] is None else value > limits["above"]
+    )
+    most = limits["high"] is None or value <= limits["high"]
+    return math.isfinite(value) and least and most
 
 
 def sample(

@@ -26,9 +26,9 @@ def model_card(
     parts = [
         f"# {name}",
         _what(kind, config),
-        f"{manifest.get('parameters', 0):,} parameters. Made with tljax"
-        f" {manifest.get('versions', {}).get('tljax', '')}; weights'"
-        f" SHA-256 `{_hash(manifest, results)}`.",
+        f"{manifest.get('parameters', 0):,} parameters{_moved(manifest)}. Made with"
+        f" tljax {manifest.get('versions', {}).get('tljax', '')};"
+        f" {_hash(manifest, config, results)}.",
         "## Data",
         _data(manifest, config),
         "## Intended use",
@@ -95,5 +95,17 @@ def _results(results: Mapping[str, Any]) -> str:
     return "\n".join(["| what | value ± standard error | n |", "|---|---|---|", *rows])
 
 
-def _hash(manifest: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    return str(results.get("params_sha256") or manifest.get("params_sha256") or "?")
+def _moved(manifest: Mapping[str, Any]) -> str:
+    whole = manifest.get("parameters", 0)
+    moving = manifest.get("parameters_moving", whole)
+    return "" if moving == whole else f", of which the run moved {moving:,}"
+
+
+def _hash(
+    manifest: Mapping[str, Any], config: Mapping[str, Any], results: Mapping[str, Any]
+) -> str:
+    """The record's hash, and what it is of: no file that stands beside the card."""
+    sha256 = results.get("params_sha256") or manifest.get("params_sha256") or "?"
+    whole = not config.get("transfer")
+    what = "params/" if whole else "params/ (what it moved, without the frozen weights)"
+    return f"the SHA-256 of the run's {what}, leaf by leaf, is `{sha256}`"

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tljax.settings import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -33,7 +35,8 @@ class Checkpoint:
 
     Attributes:
       where: file or folder, for messages.
-      config: what config.json says or would say ('model_type', 'hidden_size' ...).
+      config: what config.json says or would say ('model_type', 'hidden_size' ...);
+        'eos_token_id' is every token that ends a text: one id, or a list of several.
       tensors: name, e.g. 'model.layers.0.self_attn.q_proj.weight' -> Tensor.
       tokenizer_json: text of a tokenizer.json (HF tokenizers); None if there is none.
       tokenizer_config: what tokenizer_config.json says or would say: 'bos_token',
@@ -48,3 +51,29 @@ class Checkpoint:
     tokenizer_json: str | None
     tokenizer_config: Mapping[str, Any]
     sentence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def union_of_ends(*given: Any, where: str) -> int | list[int] | None:
+    """All tokens that end a text, of those that several files tell.
+
+    Args:
+      given: an id, a list of ids, or None, a file each.
+      where: file or folder, for messages.
+
+    Returns:
+      The ids in order, none twice; one alone as it is; None if there are none.
+
+    Raises:
+      InputError: something else was given.
+    """
+    ends: list[int] = []
+    for one in given:
+        ids = one if isinstance(one, list) else [] if one is None else [one]
+        if not all(type(number) is int and number >= 0 for number in ids):
+            raise InputError(
+                f"{where}: eos_token_id is {one!r:.80}; it must be the id of a token,"
+                " or a list of such"
+            )
+        ends += [number for number in ids if number not in ends]
+    ends = list(dict.fromkeys(ends))
+    return ends[0] if len(ends) == 1 else ends or None

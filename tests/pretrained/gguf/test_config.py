@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from tljax.pretrained.gguf_config import (
+from tljax.pretrained.gguf.config import (
     layers_of,
     read_config,
     rope_factors,
     write_config,
 )
-from tljax.pretrained.gguf_header import Header, Stored
-from tljax.pretrained.gguf_names import ARCHITECTURES
+from tljax.pretrained.gguf.header import Header, Stored
+from tljax.pretrained.gguf.names import ARCHITECTURES
 from tljax.settings import InputError
 
 METADATA = {
@@ -112,6 +112,9 @@ def test_ids_of_the_tokenizer():
     ids = {"tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2}
     config = read("llama", METADATA | ids)
     assert (config["bos_token_id"], config["eos_token_id"]) == (1, 2)
+    for turn, ends in ((2, 2), (5, [2, 5])):
+        told = METADATA | ids | {"tokenizer.ggml.eot_token_id": turn}
+        assert read("llama", told)["eos_token_id"] == ends
 
 
 def test_a_gemma_by_hand():

@@ -8,10 +8,10 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from tljax.pretrained.gguf_header import Header
-from tljax.pretrained.gguf_tokenizer import read_tokenizer
-from tljax.pretrained.gguf_tokenizer_write import write_tokenizer
-from tljax.pretrained.gguf_vocabulary import PRES, merges_of
+from tljax.pretrained.gguf.header import Header
+from tljax.pretrained.gguf.tokenizer_read import read_tokenizer
+from tljax.pretrained.gguf.tokenizer_write import write_tokenizer
+from tljax.pretrained.gguf.vocabulary import PRES, merges_of
 from tljax.settings import InputError
 
 KEY = "tokenizer.ggml."
@@ -216,7 +216,12 @@ def test_ids_of_the_config_serve_where_no_token_is_named():
     config = CONFIG | {"bos_token_id": 3, "eos_token_id": [4, 5], "pad_token_id": None}
     metadata = write_tokenizer(byte_level(), {}, config)
     found = {key: one for key, one in metadata.items() if key.endswith("_token_id")}
-    assert found == {KEY + "bos_token_id": 3, KEY + "eos_token_id": 4}
+    ids = {"bos_token_id": 3, "eos_token_id": 4, "eot_token_id": 5}
+    assert found == {KEY + key: one for key, one in ids.items()}
+    alone = write_tokenizer(byte_level(), {}, config | {"eos_token_id": 4})
+    assert KEY + "eot_token_id" not in alone
+    with pytest.raises(InputError, match=r"eos_token_id=\[4, 999999\]; each must be"):
+        write_tokenizer(byte_level(), {}, config | {"eos_token_id": [4, 999999]})
 
 
 def test_a_chat_template_is_carried_over():

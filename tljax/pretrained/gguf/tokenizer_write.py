@@ -1,4 +1,4 @@
-"""A tokenizer.json -> GGUF's list of tokens; the inverse of gguf_tokenizer.
+"""A tokenizer.json -> GGUF's list of tokens; the inverse of tokenizer_read.
 
 vocab, added tokens -> tokens and types;  merges -> merges, or scores (SentencePiece)
 GGUF has names for a few ways to split text and no place for a normaliser: a tokenizer
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tokenizers
 
-from tljax.pretrained.gguf_vocabulary import (
+from tljax.pretrained.gguf.vocabulary import (
     BYTE,
     CONTROL,
     DIGIT,
@@ -31,6 +31,8 @@ from tljax.pretrained.gguf_vocabulary import (
 from tljax.settings import InputError
 
 Pair = tuple[str, str]
+
+_EOS = "tokenizer.ggml.eos_token_id"
 
 
 class _Token(NamedTuple):
@@ -149,7 +151,23 @@ def _special(
             metadata[f"tokenizer.ggml.add_{name}_token"] = (
                 around if said is None else bool(said)
             )
-    return metadata
+    return metadata | _end_of_turn(metadata, len(tokens), config)
+
+
+def _end_of_turn(
+    metadata: Mapping[str, Any], rows: int, config: Mapping[str, Any]
+) -> dict[str, int]:
+    """The second of the tokens that end a text; GGUF has no place for a third."""
+    ends, first = config.get("eos_token_id"), metadata.get(_EOS)
+    others = [one for one in ends if one != first] if isinstance(ends, list) else []
+    if not others:
+        return {}
+    if not (type(others[0]) is int and 0 <= others[0] < rows):
+        raise InputError(
+            f"config.json has eos_token_id={ends!r:.60}; each must be from 0 to"
+            f" {rows - 1}"
+        )
+    return {"tokenizer.ggml.eot_token_id": others[0]}
 
 
 def _around(post_processor: Mapping[str, Any] | None) -> tuple[str | None, str | None]:

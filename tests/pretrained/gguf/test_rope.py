@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from tljax.pretrained.gguf_header import Header
-from tljax.pretrained.gguf_rope import decimal, llama3_factors, read_scaling
+from tljax.pretrained.gguf.header import Header
+from tljax.pretrained.gguf.rope import decimal, llama3_factors, read_scaling
 from tljax.settings import InputError
 
 LLAMA_32 = {

@@ -1,11 +1,11 @@
-"""GGUF files, llama.cpp's, read and written as Transformers' config and tensors.
+"""A model of Transformers' names and values -> a GGUF file, llama.cpp's, or none.
 
-file --header--> config, names, tokenizer;  Tensor.read() --blocks--> values
-Opening reads no tensor; writing leaves a whole file or what was there before.
+config --> metadata;  tensors --> plan (name, shape, type) --> blocks, one at a time
+What GGUF cannot say is refused before anything is written.
 """
 
 import contextlib
-import functools
+import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,12 +14,11 @@ from typing import Any
 import gguf
 import numpy as np
 
-from tljax.pretrained import gguf_config, gguf_names, gguf_values
-from tljax.pretrained.checkpoint import Checkpoint, Tensor
-from tljax.pretrained.gguf_header import Stored, read_header
-from tljax.pretrained.gguf_names import ROPE_FACTORS, Architecture
-from tljax.pretrained.gguf_tokenizer import read_tokenizer
-from tljax.pretrained.gguf_tokenizer_write import write_tokenizer
+from tljax.pretrained.gguf import config as gguf_config
+from tljax.pretrained.gguf import names as gguf_names
+from tljax.pretrained.gguf import values as gguf_values
+from tljax.pretrained.gguf.names import ROPE_FACTORS, Architecture
+from tljax.pretrained.gguf.tokenizer_write import write_tokenizer
 from tljax.settings import InputError, suggestion
 
 # What a file may be written in, and general.file_type's number for it.
@@ -29,53 +28,21 @@ _ALIGNMENT = 32  # bytes; each tensor starts at a multiple
 _MOST = float(np.finfo(np.float32).max)
 
 
-def open_gguf(path: Path) -> Checkpoint:
-    """Opens a GGUF file of a llama (or mistral), qwen2, qwen3 or gemma3.
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What the file will hold, in its order.
 
-    Args:
-      path: one file; version 2 or 3, little-endian.
-
-    Returns:
-      Checkpoint with Transformers' names, shapes and values: query and key rows in its
-      order, Gemma's norms less 1. No tensor has been read; those of quantised types
-      are read as float32.
-
-    Raises:
-      InputError: no such file, not a GGUF, cut off or damaged, of an architecture, a
-        tensor type or a tokenizer that is not known here, or of a part of a model.
+    Attributes:
+      names: GGUF's -> Transformers', without ROPE_FACTORS.
+      shapes: GGUF's name -> shape.
+      kinds: GGUF's name -> type of its blocks.
+      factors: values of ROPE_FACTORS; None = the file has no such tensor.
     """
-    header = read_header(path)
-    where = str(path)
-    parts = header.value("split.count", int, 0)
-    if parts > 1:
-        raise InputError(
-            f"{where} is one of {parts} parts; join them with llama.cpp's gguf-split"
-        )
-    architecture = gguf_names.find_architecture(
-        header.value("general.architecture", str), where
-    )
-    names = {}
-    for name in header.tensors:
-        if name != ROPE_FACTORS:
-            theirs = gguf_names.to_transformers(name, architecture)
-            if theirs is None:
-                raise gguf_names.unknown_tensor(name, architecture, where)
-            names[name] = theirs
-    layers = gguf_config.layers_of(header, architecture)
-    gguf_names.check_complete(names, architecture, layers, where)
-    factors = header.tensors.get(ROPE_FACTORS)
-    config = gguf_config.read_config(
-        header, architecture, None if factors is None else _factors(factors)
-    )
-    shapes = {name: header.tensors[name].shape for name in names}
-    gguf_names.check_shapes(shapes, config, where)
-    tokenizer_json, tokenizer_config = read_tokenizer(header, config["vocab_size"])
-    tensors = {}
-    for name, theirs in names.items():
-        stored = header.tensors[name]
-        read = functools.partial(_read, stored, name, architecture, config)
-        tensors[theirs] = Tensor(stored.shape, stored.kind.name, read)
-    return Checkpoint(where, config, tensors, tokenizer_json, tokenizer_config)
+
+    names: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+    kinds: Mapping[str, gguf.GGMLQuantizationType]
+    factors: np.ndarray | None
 
 
 def write_gguf(
@@ -117,32 +84,58 @@ def write_gguf(
         **gguf_config.write_config(config, architecture),
         **write_tokenizer(tokenizer_json, tokenizer_config, config),
     }
+    config = {**config, "head_dim": gguf_config.head_width(config)}
+    plan = _plan(config, tensors, architecture, stored)
+    writer = _header(architecture, metadata, plan)
+    _write(path, writer, _blocks(plan, config, tensors, architecture))
+
+
+def _plan(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    architecture: Architecture,
+    stored: str,
+) -> _Plan:
+    """Names and shapes, held against the config."""
     names = _names(config, tensors, architecture)
     shapes = {name: tuple(tensors[theirs].shape) for name, theirs in names.items()}
-    config = {**config, "head_dim": gguf_config.head_width(config)}
     gguf_names.check_shapes(shapes, config, "the model to write")
     factors = gguf_config.rope_factors(config)
     if factors is not None:
         shapes = {ROPE_FACTORS: factors.shape, **shapes}
     kinds = {name: gguf_values.kind_for(shapes[name], stored) for name in shapes}
+    return _Plan(names, shapes, kinds, factors)
 
-    def blocks() -> Iterator[np.ndarray]:
-        for name, kind in kinds.items():
-            if name == ROPE_FACTORS:
-                values = factors
-            else:
-                values = np.asarray(tensors[names[name]])
-                values = gguf_values.to_gguf(values, name, architecture, config)
-            yield gguf_values.quantized(values, kind, f"tensor {name!r}")
 
+def _header(
+    architecture: Architecture, metadata: Mapping[str, Any], plan: _Plan
+) -> gguf.GGUFWriter:
+    """A writer that knows the metadata and where each tensor will lie."""
     writer = gguf.GGUFWriter(None, architecture.name)
     for key, value in metadata.items():
         _add(writer, key, value)
-    for name, kind in kinds.items():
-        size = gguf_values.block_bytes(shapes[name], kind)
+    for name, kind in plan.kinds.items():
+        shape = plan.shapes[name]
+        size = gguf_values.block_bytes(shape, kind)
         # any type but uint8, whose shape would be taken for that of blocks
-        writer.add_tensor_info(name, shapes[name], np.dtype("f4"), size, raw_dtype=kind)
-    _write(path, writer, blocks())
+        writer.add_tensor_info(name, shape, np.dtype("f4"), size, raw_dtype=kind)
+    return writer
+
+
+def _blocks(
+    plan: _Plan,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    architecture: Architecture,
+) -> Iterator[np.ndarray]:
+    """Each tensor's bytes, made when they are asked for."""
+    for name, kind in plan.kinds.items():
+        if name == ROPE_FACTORS:
+            values = plan.factors
+        else:
+            values = np.asarray(tensors[plan.names[name]])
+            values = gguf_values.to_gguf(values, name, architecture, config)
+        yield gguf_values.quantized(values, kind, f"tensor {name!r}")
 
 
 def _write(path: Path, writer: gguf.GGUFWriter, blocks: Iterable[np.ndarray]) -> None:
@@ -173,18 +166,6 @@ def _write(path: Path, writer: gguf.GGUFWriter, blocks: Iterable[np.ndarray]) ->
             writer.close()
         with contextlib.suppress(OSError):
             fresh.unlink()
-
-
-def _read(
-    stored: Stored, name: str, architecture: Architecture, config: Mapping[str, Any]
-) -> np.ndarray:
-    values = gguf_values.dequantized(stored.read(), stored.kind)
-    return gguf_values.to_transformers(values, name, architecture, config)
-
-
-def _factors(stored: Stored) -> np.ndarray:
-    values = gguf_values.dequantized(stored.read(), stored.kind)
-    return values.astype(np.float32)
 
 
 def _names(

@@ -7,9 +7,9 @@ import pytest
 import tokenizers
 from tokenizers import pre_tokenizers
 
-from tljax.pretrained.gguf_header import Header
-from tljax.pretrained.gguf_tokenizer import read_tokenizer
-from tljax.pretrained.gguf_vocabulary import PRES, merges_of
+from tljax.pretrained.gguf.header import Header
+from tljax.pretrained.gguf.tokenizer_read import read_tokenizer
+from tljax.pretrained.gguf.vocabulary import PRES, merges_of
 from tljax.settings import InputError
 
 KEY = "tokenizer.ggml."

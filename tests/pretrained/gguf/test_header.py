@@ -6,7 +6,7 @@ import gguf
 import numpy as np
 import pytest
 
-from tljax.pretrained.gguf_header import Header, read_header
+from tljax.pretrained.gguf.header import Header, read_header
 from tljax.settings import InputError
 
 

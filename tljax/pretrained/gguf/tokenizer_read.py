@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tljax.pretrained.gguf_header import Header
-from tljax.pretrained.gguf_vocabulary import (
+from tljax.pretrained.gguf.header import Header
+from tljax.pretrained.gguf.vocabulary import (
     CONTROL,
     NONE,
     NORMAL,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tljax.pretrained.gguf_header import Header
-from tljax.pretrained.gguf_names import ROPE_FACTORS
+from tljax.pretrained.gguf.header import Header
+from tljax.pretrained.gguf.names import ROPE_FACTORS
 from tljax.settings import InputError
 
 Config = Mapping[str, Any]

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tljax.pretrained import gguf_rope
-from tljax.pretrained.gguf_header import Header
-from tljax.pretrained.gguf_names import Architecture
+from tljax.pretrained.checkpoint import union_of_ends
+from tljax.pretrained.gguf import rope as gguf_rope
+from tljax.pretrained.gguf.header import Header
+from tljax.pretrained.gguf.names import Architecture
 from tljax.settings import InputError
 
 Config = Mapping[str, Any]
@@ -43,7 +44,7 @@ def read_config(
     """What config.json would say.
 
     Args:
-      header: of a file whose tensors are complete (gguf_names.check_complete).
+      header: of a file whose tensors are complete (names.check_complete).
       architecture: its.
       rope_factors: values of the tensor ROPE_FACTORS, float32 [E / 2]; None: no tensor.
 
@@ -80,11 +81,13 @@ def read_config(
         config["attention_bias"] = any(one.startswith("attn") for one in biased)
     if arch == "llama":
         config["mlp_bias"] = any(one.startswith("ffn") for one in biased)
-    for name in ("bos", "eos"):
-        number = header.value(f"tokenizer.ggml.{name}_token_id", int, None)
-        if number is not None:
-            config[f"{name}_token_id"] = number
-    return config
+    first, *ends = (
+        header.value(f"tokenizer.ggml.{name}_token_id", int, None)
+        for name in ("bos", "eos", "eot")  # of a text, of a turn
+    )
+    last = union_of_ends(*ends, where=header.path)
+    found = {"bos_token_id": first, "eos_token_id": last}
+    return config | {key: one for key, one in found.items() if one is not None}
 
 
 def write_config(config: Config, architecture: Architecture) -> dict[str, Any]:

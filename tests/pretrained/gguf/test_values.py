@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from gguf.constants import GGMLQuantizationType
 
-from tljax.pretrained.gguf_names import ARCHITECTURES
-from tljax.pretrained.gguf_values import (
+from tljax.pretrained.gguf.names import ARCHITECTURES
+from tljax.pretrained.gguf.values import (
     block_bytes,
     dequantized,
     kind_for,

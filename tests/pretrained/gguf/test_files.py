@@ -12,9 +12,10 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from tljax.pretrained import gguf_files
-from tljax.pretrained.gguf_config import rope_factors
-from tljax.pretrained.gguf_files import open_gguf, write_gguf
+from tljax.pretrained.gguf import writer
+from tljax.pretrained.gguf.config import rope_factors
+from tljax.pretrained.gguf.reader import open_gguf
+from tljax.pretrained.gguf.writer import write_gguf
 from tljax.settings import InputError
 
 BLOCK = {
@@ -460,7 +461,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
     def full(number):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(gguf_files.os, "fsync", full)
+    monkeypatch.setattr(writer.os, "fsync", full)
     with pytest.raises(InputError, match="cannot write .*: No space left on device; m"):
         write_gguf(path, CONFIG, tensors_of(CONFIG), None, {}, "F32")
     assert path.read_text() == "the old file"

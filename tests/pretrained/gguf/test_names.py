@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tljax.pretrained.gguf_names import (
+from tljax.pretrained.gguf.names import (
     ARCHITECTURES,
     check_complete,
     check_shapes,

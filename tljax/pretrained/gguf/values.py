@@ -12,8 +12,8 @@ import ml_dtypes
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from tljax.pretrained import gguf_names
-from tljax.pretrained.gguf_names import Architecture
+from tljax.pretrained.gguf import names as gguf_names
+from tljax.pretrained.gguf.names import Architecture
 from tljax.settings import InputError
 
 _PLAIN = {"F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16}
