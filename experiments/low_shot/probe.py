@@ -50,16 +50,15 @@ def run_probe(settings: LowShotSettings, folder: pathlib.Path) -> None:
     features = _Features(settings, folder)
     train, test = features.sets["train"], features.sets["test"]
     chosen = {n: _choose(settings, folder, features, n) for n in plan.sizes}
-    x_test = features.of("test", range(len(test)))
     for n, seed, path in wanted:
         layer, pooling = chosen[n]
         subset = nested_subset(train.labels, n, seed, train.classes)
-        place = features.places.index((layer, pooling))
         fitted = fit_probe(
-            features.of("train", subset)[:, place],
+            features.of("train", subset, layer, pooling),
             train.labels[subset],
             len(train.classes),
         )
+        x_test = features.of("test", range(len(test)), layer, pooling)
         config = {
             "kind": "probe",
             "source": probe.source,
@@ -71,9 +70,7 @@ def run_probe(settings: LowShotSettings, folder: pathlib.Path) -> None:
         }
         write_json(path / "config.json", config)
         write_json(path / "manifest.json", {**manifest_facts(config), **features.facts})
-        write_predictions(
-            predictions_of(path), test, fitted.probabilities(x_test[:, place])
-        )
+        write_predictions(predictions_of(path), test, fitted.probabilities(x_test))
 
 
 def planned_items(settings: LowShotSettings, train: LabelledSet) -> np.ndarray:
@@ -110,19 +107,24 @@ class _Features:
         }
         self._known: dict[str, np.ndarray] = {}
 
-    def of(self, split: str, items: Sequence[int]) -> np.ndarray:
-        """float32 [items, places, D]."""
+    def of(
+        self, split: str, items: Sequence[int], layer: int, pooling: str
+    ) -> np.ndarray:
+        """float32 [items, D], or a multiple of D where poolings stand side by side."""
         if split not in self._known:
             self._known[split] = self._load(split)
         if split == "train":
             items = np.searchsorted(self._planned, items)
-        return self._known[split][np.asarray(items)]
+        found = self._known[split][np.asarray(items), self._probe.layers.index(layer)]
+        kinds = [self._probe.kinds.index(kind) for kind in pooling.split("+")]
+        return found[:, kinds].reshape(len(found), -1)
 
     def _load(self, split: str) -> np.ndarray:
         items = self.sets[split]
         if split == "train":
             items = items.take(self._planned)
-        identity = sha256_of([self.facts, self.places, items.ids])
+        kinds = self._probe.kinds
+        identity = sha256_of([self.facts, self._probe.layers, kinds, items.ids])
         path = self._folder / "features" / f"{split}-{identity[:16]}.npy"
         if not path.exists():
             found = self._compute(split, items.texts)
@@ -132,15 +134,14 @@ class _Features:
     def _compute(self, split: str, texts: Sequence[str]) -> np.ndarray:
         tokens = tokens_of(self._model, texts)
         with Progress(f"{self._probe.arm} {split}", len(texts)) as bar:
-            found = pooled_features(
+            return pooled_features(
                 self._model.settings,
                 self._model.params,
                 tokens,
-                poolings=self._probe.poolings,
+                poolings=self._probe.kinds,
                 layers=self._probe.layers,
                 progress=lambda items, tokens: bar.update(items, tokens=tokens),
             )
-        return found.reshape(len(texts), len(self.places), -1)
 
 
 def _choose(settings, folder, features, n: int) -> tuple[int, str]:
@@ -159,19 +160,18 @@ def _choose(settings, folder, features, n: int) -> tuple[int, str]:
 def _rank(settings, features, n) -> list[dict]:
     """Every layer and pooling, best first, with one validation accuracy a seed."""
     train, validation = features.sets["train"], features.sets["validation"]
-    x_validation = features.of("validation", range(len(validation)))
     rows = [
         {"layer": layer, "pooling": pooling, "values": []}
         for layer, pooling in features.places
     ]
     for seed in range(settings.probe.seeds):
         subset = nested_subset(train.labels, n, TUNING_SEED + seed, train.classes)
-        x_train = features.of("train", subset)
-        for place, row in enumerate(rows):
-            fitted = fit_probe(
-                x_train[:, place], train.labels[subset], len(train.classes)
-            )
-            guesses = fitted.probabilities(x_validation[:, place]).argmax(axis=1)
+        for row in rows:
+            place = (row["layer"], row["pooling"])
+            x_train = features.of("train", subset, *place)
+            fitted = fit_probe(x_train, train.labels[subset], len(train.classes))
+            x_validation = features.of("validation", range(len(validation)), *place)
+            guesses = fitted.probabilities(x_validation).argmax(axis=1)
             row["values"].append(float((guesses == validation.labels).mean()))
     for row in rows:
         row["validation_accuracy"] = sum(row["values"]) / len(row["values"])

@@ -77,8 +77,15 @@ class ProbeStage:
         "the stream after so many layers is probed; of several, validation chooses",
         low=0,
     )
-    poolings: tuple[str, ...] = setting("mean, last, cls or max; likewise")
+    poolings: tuple[str, ...] = setting(
+        "mean, last, cls or max, or several side by side as in mean+last; likewise"
+    )
     seeds: int = setting("subsets that choose, where there is a choice", low=1)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The poolings that those side by side are made of, none twice."""
+        return tuple(dict.fromkeys("+".join(self.poolings).split("+")))
 
     def check(self, where: str) -> None:
         """Refuses a name that no run folder can have, and empty choices."""
@@ -88,7 +95,7 @@ class ProbeStage:
         if not (self.layers and self.poolings):
             raise InputError(f"{where}.layers and {where}.poolings must name some")
         known = HeadSettings.__dataclass_fields__["pooling"].metadata["choices"]
-        for pooling in self.poolings:
+        for pooling in self.kinds:
             if pooling not in known:
                 raise InputError(
                     f"{where}.poolings has {pooling!r}{suggestion(pooling, known)};"

@@ -112,7 +112,7 @@ def test_other_peoples_model_gives_two_more_arms(
     settings = tiny(settings_of, tmp_path)
     probe = dataclasses.replace(
         settings.probe, source=f"hf:{tiny_llama}", arm="theirs", layers=(1, 2),
-        poolings=("mean", "last"), seeds=2,
+        poolings=("mean", "mean+last"), seeds=2,
     )  # fmt: skip
     adapt = dataclasses.replace(settings.adapt, epochs=0.0)
     plan = dataclasses.replace(settings.plan, seeds=8)  # five claims could pass
