@@ -6,7 +6,7 @@
 preset   starts from (init.source)                     2 cores   expected accuracy
 default  a run of configs/pretrain.py; '' = scratch      1 min   0.63 to 0.66
 tiny     a run of configs/pretrain.py:tiny, or ''        30 s    0.5 to 0.6
-smollm2  pkg:smollm2-135m; LoRA above 12 frozen layers  minutes  0.79 to 0.84
+smollm2  pkg:smollm2-135m; LoRA above 12 frozen layers   4 min   0.84
 
 The model must be that of the run it starts from: the sizes here are those of
 configs/pretrain.py, preset by preset.

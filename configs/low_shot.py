@@ -7,7 +7,7 @@ preset   what                                             2 cores
 smoke    the whole way in small, for continuous integration   2 min
 quick    50, 100, 500 labels, 8 seeds                      about 12 min
 full     up to all labels, 10 seeds, tuned here            about 2 h
-smollm2  100, 1,000 labels, LoRA beside SmolLM2's probe    about 40 min
+smollm2  100, 1,000 labels, LoRA beside SmolLM2's probe    about 50 min
 Results, and what was tried on the way: experiments/low_shot/README.md.
 """
 

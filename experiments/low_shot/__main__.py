@@ -19,7 +19,7 @@ WORKDIR/report.html and summary.json. Called again, it goes on where it stopped 
 repeats nothing that is finished.
 
 Presets of configs/low_shot.py: smoke (2 minutes), quick (about 12 minutes), smollm2
-(SmolLM2's probe and LoRA with 100 and 1,000 labels; 40 minutes), full (2 h).
+(SmolLM2's probe and LoRA with 100 and 1,000 labels; 50 minutes), full (2 h).
 
 Your own data:
   --config.task.source='csv:reviews.csv?text=review&label=stars'

@@ -126,6 +126,20 @@ def test_an_input_error_is_one_line_and_status_2(capsys):
     assert capsys.readouterr() == ("", "tljax: error: two lines\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (InputError("a\rb\x1b[31m"), "a b [31m"),
+        (InputError("x" * 10_000), "x" * 2_000 + " ..."),
+        (OSError(36, "File name too long", "abc"), "abc: File name too long"),
+        (MemoryError("1 EiB"), "out of memory (1 EiB); ask for less"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_plain_line(capsys, error, said):
+    assert run_command(fails(error), []) == 2
+    assert capsys.readouterr().err == f"tljax: error: {said}\n"
+
+
 def test_ctrl_c_says_that_the_same_command_goes_on(capsys):
     assert run_command(fails(KeyboardInterrupt()), [], program="bake") == 130
     line = capsys.readouterr().err
@@ -139,8 +153,9 @@ def test_what_was_stopped_may_say_itself_what_it_left(capsys):
 
 
 def test_a_defect_of_ours_is_not_hidden():
-    with pytest.raises(ZeroDivisionError):
-        run_command(fails(ZeroDivisionError()), [])
+    for error in (ZeroDivisionError(), OSError(5, "of no file")):
+        with pytest.raises(type(error)):
+            run_command(fails(error), [])
 
 
 def begin(folder: pathlib.Path, *names: str, error=InputError) -> None:
@@ -153,8 +168,9 @@ def begin(folder: pathlib.Path, *names: str, error=InputError) -> None:
         raise error("no")
 
 
-def test_a_refused_run_leaves_no_folder(tmp_path):
-    begin(tmp_path / "run", "config.json", "params/x")
+@pytest.mark.parametrize("error", [InputError, MemoryError])
+def test_a_refused_run_leaves_no_folder(tmp_path, error):
+    begin(tmp_path / "run", "config.json", "params/x", error=error)
     assert not (tmp_path / "run").exists()
 
 

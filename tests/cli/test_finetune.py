@@ -101,3 +101,22 @@ def test_plans_are_padded_to_the_longest(member):
     assert (padded["gather_TBL"][steps:] == -1).all()
     assert not padded["weights_TBM"][steps:].any()
     assert padded["weights_TBM"][:steps].sum() == 14
+
+
+@pytest.mark.parametrize(
+    ("depth", "source", "told"), [(30, "lm", True), (2, "lm", False), (30, "", False)]
+)
+def test_layers_that_as_good_as_stand_still_are_told_of(
+    member, capsys, depth, source, told
+):
+    settings = member.settings
+    deep = dataclasses.replace(
+        settings,
+        init=dataclasses.replace(settings.init, source=source),
+        model=dataclasses.replace(settings.model, depth=depth),
+        optim=dataclasses.replace(settings.optim, layer_decay=0.3),
+    )
+    finetune._tell_of_layer_decay([dataclasses.replace(member, settings=deep)])
+    said = capsys.readouterr().out
+    assert ("leaves the lowest of 30 layers 2e-16 of" in said) == told
+    assert bool(said) == told

@@ -169,6 +169,10 @@ def test_another_config_in_the_folder_names_the_keys_and_keeps_the_run(
         (["--config.corpus.source=pkg:imdb_review"], "did you mean 'imdb_reviews'?"),
         (["--config.tokenizer.source=nowhere"], "nowhere is not a folder"),
         (["--workdirr=x"], "did you mean 'workdir'?"),
+        (
+            ["--config.model.positions=learned", "--config.model.context=4"],
+            "=16, but the model has 4 positions; set it to at most 4",
+        ),
     ],
 )
 def test_bad_input_of_pretraining_is_one_line_and_leaves_no_folder(
@@ -200,6 +204,10 @@ def test_bad_input_of_pretraining_is_one_line_and_leaves_no_folder(
         (
             ["--config.transfer.method=head", "--config.transfer.frozen_layers=1"],
             "with config.transfer.method='head' every layer stays",
+        ),
+        (
+            ["--config.model.positions=learned", "--config.model.context=4"],
+            "=16, but the model has 4 positions; set it to at most 4",
         ),
     ],
 )

@@ -107,6 +107,11 @@ def test_a_texts_stream_is_the_same_to_the_bit_whatever_else_is_wanted(
     ends = np.cumsum(LENGTHS)
     stream = features.token_streams(settings, params, tokens, range(7), below=2)
     for wanted in ([0], [2, 5], [1, 3, 4, 6]):
-        some = features.token_streams(settings, params, tokens, wanted, below=2)
+        told = []
+        some = features.token_streams(
+            settings, params, tokens, wanted, below=2,
+            progress=lambda *done, told=told: told.append(done),
+        )  # fmt: skip
+        assert told[-1][0] == len(wanted)
         same = [stream[ends[i] - LENGTHS[i] : ends[i]] for i in wanted]
         np.testing.assert_array_equal(some, np.concatenate(same))

@@ -20,6 +20,7 @@ from tljax.settings import InputError, suggestion
 
 STOPPED = "stopped; the same command goes on from where it was saved last"
 NOTHING_WRITTEN = "stopped; nothing was written"
+_LINE = 2_000  # characters shown of what went wrong
 NAMES = {"macro_f1": "macro-F1", "ece": "ECE", "nll_nats": "log-likelihood loss (nats)"}
 
 
@@ -221,8 +222,11 @@ def run_command(
     try:
         return command(argv) or 0
     except InputError as error:
-        line = " ".join(str(error).split("\n"))
-        print(f"{program}: error: {line}", file=sys.stderr)
+        print(f"{program}: error: {_one_line(str(error))}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        told = _one_line(f"out of memory ({error}); ask for less")
+        print(f"{program}: error: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         after_sign = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C first
@@ -232,6 +236,18 @@ def run_command(
         # Python flushes stdout once more at its end; that must not fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.filename is None:  # a defect of ours
+            raise
+        told = _one_line(f"{error.filename}: {error.strerror}")
+        print(f"{program}: error: {told}", file=sys.stderr)
+        return 2
+
+
+def _one_line(text: str) -> str:
+    """The text for a terminal: no line breaks, no control codes, not without end."""
+    line = "".join(one if one.isprintable() else " " for one in text)
+    return line if len(line) <= _LINE else f"{line[:_LINE]} ..."
 
 
 def check_new_folder(out: pathlib.Path) -> None:
@@ -281,7 +297,7 @@ def unmarked_if_refused(folder: pathlib.Path) -> Iterator[None]:
     before = set(folder.iterdir()) if existed else set()
     try:
         yield
-    except InputError:
+    except Exception:
         if folder.is_dir() and not _has_trained(folder):
             for path in set(folder.iterdir()) - before:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

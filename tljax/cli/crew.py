@@ -158,10 +158,7 @@ class Crew:
                 labelled.tokens,
                 items,
                 below=below,
-                # items beside the wanted ones in their rows count as well
-                progress=lambda done, tokens: bar.update(
-                    min(done, len(items)), tokens=tokens
-                ),
+                progress=lambda items, tokens: bar.update(items, tokens=tokens),
             )
 
     def _subset(self, whole: LabelledSet, settings: FinetuneSettings) -> np.ndarray:

@@ -33,7 +33,6 @@ written, else one line says why: a run of configs/pretrain.py can if it was trai
 --config.model.mlp=swiglu, not with the relu2 that stands there.
 """
 FORMATS = ("safetensors", "gguf", "peft")
-CLASSIFIER = "classifier.safetensors"
 
 
 def run(argv: Sequence[str]) -> None:
@@ -117,32 +116,32 @@ def _write_model(folder: pathlib.Path, out: pathlib.Path, stored: str | None) ->
         tokenizer_json=tokenizer.tokenizer_json if tokenizer else None,
         tokenizer_config=tokenizer_config,
         model_card=_card(folder, out.name),
-        classifier=_float32(head) if head else None,
-        classifier_config=_classifier_config(folder, config) if head else None,
+        classifier=_classifier(folder, config, head),
     )
 
 
-def _float32(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value, np.float32) for name, value in tensors.items()}
-
-
-def _classifier_config(folder: pathlib.Path, config: Mapping[str, Any]) -> dict:
+def _classifier(folder: pathlib.Path, config: Mapping[str, Any], head):
     """logits = pooled states kernel + bias, classes in the order of the columns."""
+    from tljax.pretrained.folder import Classifier
     from tljax.train.files import read_json
 
-    classes = read_json(folder / "classes.json")
-    return {"classes": classes, "pooling": config["head"]["pooling"]}
+    if not head:
+        return None
+    return Classifier(
+        {name: np.asarray(value, np.float32) for name, value in head.items()},
+        {
+            "classes": read_json(folder / "classes.json"),
+            "pooling": config["head"]["pooling"],
+        },
+    )
 
 
 def _write_adapter(folder: pathlib.Path, out: pathlib.Path) -> None:
-    from safetensors.numpy import save_file
-
     from tljax.pretrained.families import write_config
     from tljax.pretrained.folder import write_adapter_folder
     from tljax.pretrained.peft import peft_adapter
     from tljax.settings import ModelSettings, TransferSettings, from_config
     from tljax.train.checkpoint import load_params
-    from tljax.train.files import write_json
 
     config, _, _ = _records(folder)
     transfer = from_config(TransferSettings, config.get("transfer", {}), str(folder))
@@ -151,13 +150,13 @@ def _write_adapter(folder: pathlib.Path, out: pathlib.Path) -> None:
     base = (config.get("init") or {}).get("source") or ""
     moving = load_params(folder / "params")
     described, tensors = peft_adapter(moving, family, transfer, base=base)
-    with whole_folder(out) as fresh:
-        card = _card(folder, out.name)
-        write_adapter_folder(fresh, config=described, tensors=tensors, model_card=card)
-        if "head" in moving:  # PEFT does not read it; the card says how it is applied
-            save_file(_float32(moving["head"]), fresh / CLASSIFIER)
-            described = _classifier_config(folder, config)
-            write_json(fresh / "classifier.json", described)
+    write_adapter_folder(
+        out,
+        config=described,
+        tensors=tensors,
+        model_card=_card(folder, out.name),
+        classifier=_classifier(folder, config, moving.get("head")),
+    )
 
 
 def _records(folder: pathlib.Path) -> tuple[dict, dict, dict]:

@@ -111,11 +111,15 @@ def token_streams(
 
 
 def _rows_with(plan: PackedPlan, wanted: Sequence[int]) -> PackedPlan:
-    """The plan's rows that hold a wanted item, in steps of as many rows."""
+    """The plan's rows that hold a wanted item, in steps of as many rows.
+
+    Other items of these rows are computed, but not named.
+    """
     rows = plan.gather_TBL.shape[1]
     fill = {"gather_TBL": -1, "items_TBM": -1}
-    items_RM = plan.items_TBM.reshape(-1, plan.items_TBM.shape[2])
-    (kept,) = np.isin(items_RM, wanted).any(axis=1).nonzero()
+    asked_TBM = np.isin(plan.items_TBM, wanted)
+    plan = dataclasses.replace(plan, items_TBM=np.where(asked_TBM, plan.items_TBM, -1))
+    (kept,) = asked_TBM.any(axis=2).reshape(-1).nonzero()
     missing = -len(kept) % rows
 
     def cut(field):

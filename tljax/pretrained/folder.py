@@ -8,7 +8,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -97,6 +97,13 @@ def fetch_hub(name: str) -> pathlib.Path:
     return pathlib.Path(fetched)
 
 
+class Classifier(NamedTuple):
+    """A head's tensors and, for classifier.json, its classes and pooling."""
+
+    tensors: Mapping[str, np.ndarray]
+    config: Mapping[str, Any]
+
+
 def write_folder(
     folder: pathlib.Path,
     *,
@@ -105,8 +112,7 @@ def write_folder(
     tokenizer_json: str | None,
     tokenizer_config: Mapping[str, Any],
     model_card: str,
-    classifier: Mapping[str, np.ndarray] | None = None,
-    classifier_config: Mapping[str, Any] | None = None,
+    classifier: Classifier | None = None,
 ) -> None:
     """Writes a folder that Transformers and `open_folder` read, whole or not at all.
 
@@ -120,23 +126,18 @@ def write_folder(
       tokenizer_config: for tokenizer_config.json, with the chat template; where it
         names no class, Transformers is told to take tokenizer.json as it is.
       model_card: for README.md.
-      classifier: for classifier.safetensors; None = the model has none.
-      classifier_config: for classifier.json: classes, pooling.
+      classifier: of a model that was fine-tuned to classify.
 
     Raises:
       InputError: the folder is in use, or cannot be written.
     """
-    texts = {"config.json": json_text(config), "README.md": model_card}
+    texts = {"config.json": json_text(config)}
     if tokenizer_json is not None:
         # else Transformers takes the class of the model_type, which may build another
         plain = {"tokenizer_class": TOKENIZER_CLASS}
         texts |= {"tokenizer.json": tokenizer_json}
         texts |= {CONFIG_FILE: json_text(plain | dict(tokenizer_config))}
-    files = {WEIGHTS: tensors}
-    if classifier is not None:
-        files |= {"classifier.safetensors": classifier}
-        texts |= {"classifier.json": json_text(classifier_config or {})}
-    _write_whole(folder, texts, files)
+    _write_model(folder, texts, {WEIGHTS: tensors}, model_card, classifier)
 
 
 def write_adapter_folder(
@@ -145,6 +146,7 @@ def write_adapter_folder(
     config: Mapping[str, Any],
     tensors: Mapping[str, np.ndarray],
     model_card: str,
+    classifier: Classifier | None = None,
 ) -> None:
     """Writes an adapter as PEFT reads it, whole or not at all.
 
@@ -153,12 +155,23 @@ def write_adapter_folder(
       config: for adapter_config.json.
       tensors: for adapter_model.safetensors.
       model_card: for README.md.
+      classifier: beside it; PEFT does not read it, the card says how it is applied.
 
     Raises:
       InputError: the folder is in use, or cannot be written.
     """
-    texts = {"adapter_config.json": json_text(config), "README.md": model_card}
-    _write_whole(folder, texts, {"adapter_model.safetensors": tensors})
+    texts = {"adapter_config.json": json_text(config)}
+    files = {"adapter_model.safetensors": tensors}
+    _write_model(folder, texts, files, model_card, classifier)
+
+
+def _write_model(folder, texts, files, model_card, classifier) -> None:
+    """Adds what every kind of model has: its card, and its classifier if any."""
+    texts = texts | {"README.md": model_card}
+    if classifier is not None:
+        files = files | {"classifier.safetensors": classifier.tensors}
+        texts |= {"classifier.json": json_text(classifier.config)}
+    _write_whole(folder, texts, files)
 
 
 def _write_whole(

@@ -49,7 +49,9 @@ def build_summary(experiment: records.Experiment) -> dict[str, Any]:
         arms.setdefault(arm, {})[str(n)] = {
             **_arm(correct[arm, n]),
             "values": correct[arm, n].mean(1).tolist(),
-            "runs": [run.folder.as_posix() for run in found],
+            "runs": [
+                run.folder.relative_to(experiment.folder).as_posix() for run in found
+            ],
         }
     return {
         "arms": arms,
