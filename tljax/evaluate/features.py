@@ -124,9 +124,9 @@ def _rows_with(plan: PackedPlan, wanted: Sequence[int]) -> PackedPlan:
 
     def cut(field):
         x_TBX = getattr(plan, field.name)
-        x_RX = x_TBX.reshape(-1, x_TBX.shape[2])[kept]
-        more = np.full((missing, x_RX.shape[1]), fill.get(field.name, 0), x_RX.dtype)
-        return np.concatenate([x_RX, more]).reshape(-1, rows, x_RX.shape[1])
+        x_BX = x_TBX.reshape(-1, x_TBX.shape[2])[kept]
+        more = np.full((missing, x_BX.shape[1]), fill.get(field.name, 0), x_BX.dtype)
+        return np.concatenate([x_BX, more]).reshape(-1, rows, x_BX.shape[1])
 
     return PackedPlan(*map(cut, dataclasses.fields(PackedPlan)))
 

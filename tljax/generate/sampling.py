@@ -117,7 +117,7 @@ def sample(
     logits_BV = jnp.where(seen_BV, penalised_BV, logits_BV)
 
     def likeliest():
-        return jnp.argmax(logits_BV, axis=1).astype(jnp.int32)
+        return _likeliest(logits_BV)
 
     def drawn():
         kept_BV = filtered(logits_BV, sampling)
@@ -125,6 +125,13 @@ def sample(
         return tokens_B.astype(jnp.int32)
 
     return jax.lax.cond(sampling.temperature == 0, likeliest, drawn)
+
+
+def _likeliest(logits_BV: jax.Array) -> jax.Array:
+    """jnp.argmax as two plain reductions: XLA's own takes twice as long on a CPU."""
+    ids_BV = jax.lax.broadcasted_iota(jnp.int32, logits_BV.shape, 1)
+    largest_BV = logits_BV == jnp.max(logits_BV, axis=1, keepdims=True)
+    return jnp.min(jnp.where(largest_BV, ids_BV, logits_BV.shape[1] - 1), axis=1)
 
 
 def filtered(logits_BV: jax.Array, sampling: Sampling) -> jax.Array:

@@ -40,6 +40,11 @@ def label_efficiency_svg(
     sizes = sorted({int(n) for rows in arms.values() for n in rows})
     # Natural units of the log axis; a lone n gets room to both sides.
     span = np.log(sizes[-1] / sizes[0]) or 1.0
+    half = 0.02 * (len(arms) - 1) / 2  # of the span, that arms stand to each side
+    left, right, names = (
+        at * np.exp(step * span)
+        for at, step in ((sizes[0], -0.08), (sizes[-1], 0.24), (sizes[-1], half + 0.01))
+    )
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(
             WIDE, x_name="Labelled training items, n", y_name="Test accuracy (%)"
@@ -47,22 +52,22 @@ def label_efficiency_svg(
         ends = []
         for place, arm in enumerate(arm_order(list(arms))):
             # Side by side on the log axis, so that intervals at one n stay apart.
-            shift = np.exp((place - (len(arms) - 1) / 2) * 0.02 * span)
+            shift = np.exp((0.02 * place - half) * span)
             _draw_arm(axes, arm, arms[arm], shift=shift, dot=np.exp(0.007 * span))
             last = arms[arm][max(arms[arm], key=int)]["mean"]
             style = arm_style(arm)
             ends.append((100 * last, style.label, style.color, True))
         if chance is not None:
-            # The line ends where its name begins: 1.12 of the 1.28 spans shown.
-            axes.axhline(100 * chance, xmax=0.87, color=QUIET, lw=1, linestyle=":")
+            level = [100 * chance, 100 * chance]
+            axes.plot([left, names], level, ":", color=QUIET, linewidth=1)
             ends.append((100 * chance, "largest class", QUIET, False))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(readable_ticks(sizes)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda n, _: f"{n:,.0f}")
         axes.grid(visible=False, axis="x")
-        axes.set_xlim(sizes[0] / np.exp(0.08 * span), sizes[-1] * np.exp(0.2 * span))
-        label_ends(axes, ends, x=sizes[-1] * np.exp(0.02 * span))
+        axes.set_xlim(left, right)
+        label_ends(axes, ends, x=names)
         description = "Test accuracy against labelled training items, per arm"
         return to_svg(figure, name="label-efficiency", description=description)
 

@@ -33,6 +33,7 @@ th:first-child { padding-left: 0; } td:last-child, th:last-child { padding-right
 .numbers td, .numbers thead th:not(:first-child) { text-align: right;
   white-space: nowrap; }
 .quiet { color: var(--quiet); font-size: 13px; }
+.numbers td .quiet { display: block; }
 .arm { white-space: nowrap; }
 .arm::before { content: ""; display: inline-block; width: 11px; height: 11px;
   margin-right: 6px; border-radius: 2px; background: var(--arm); }
@@ -60,7 +61,6 @@ details { margin: 10px 0; } summary { cursor: pointer; }
 @media (max-width: 600px) {
   body { padding: 16px 14px 48px; } .answer { font-size: 17px; padding: 12px 14px; }
   h1 { font-size: 22px; } th, td { padding: 6px 7px; }
-  .numbers td .quiet { display: block; }
 }
 @media print { section { break-inside: avoid-page; } .scroll { overflow: visible; } }
 """
