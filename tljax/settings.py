@@ -15,7 +15,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-LARGEST = 2**31 - 1  # JAX counts in 32 bits: high of a whole number that names none
+LARGEST = 2**31 - 1  # of a whole number that names no high: JAX counts in 32 bits
 LONGEST = 2**20  # tokens of a row
 LAST_SEED = 2**32 - 1  # JAX takes 32 bits: larger seeds would repeat smaller ones
 
@@ -401,8 +401,8 @@ def _value(wanted: Any, value: Any, field: dataclasses.Field, where: str) -> Any
     if type(value) is not wanted:
         raise InputError(f"{where} is {value!r}; it must be of type {wanted.__name__}")
     low, high = field.metadata.get("low"), field.metadata.get("high")
-    if wanted is int and high is None:
-        high = LARGEST
+    if wanted is int and high is None and value > LARGEST:
+        raise InputError(f"{where} is {value!r:.40}; it must be at most {LARGEST}")
     choices = field.metadata.get("choices")
     if choices and value not in choices:
         raise InputError(
@@ -412,9 +412,7 @@ def _value(wanted: Any, value: Any, field: dataclasses.Field, where: str) -> Any
     if wanted is float and not math.isfinite(value):
         raise InputError(f"{where} is {value!r}; it must be a finite number")
     if (low is not None and value < low) or (high is not None and value > high):
-        bounds = f"in [{low}, {high}]"
-        if high is None or (high == LARGEST and value < low):
-            bounds = f"at least {low}"
+        bounds = f"at least {low}" if high is None else f"in [{low}, {high}]"
         raise InputError(f"{where} is {value!r}; it must be {bounds}")
     return value
 

@@ -170,7 +170,10 @@ def source_settings(source: str) -> ModelSettings:
         return read_settings(checkpoint.config, checkpoint.where)
     where = f"{source}: config.model"
     settings = from_config(ModelSettings, _run_config(source)["model"], where)
-    transformer.check(settings, where)
+    try:
+        transformer.check(settings)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
     return settings
 
 
@@ -329,9 +332,9 @@ def _check_shapes(folder: str, held: dict, transfer: TransferSettings) -> None:
         for leaves in (flat(held), wanted)
     )
     for path in sorted(there.keys() | asked.keys()):
-        is_, should = there.get(path, "not there"), asked.get(path, "none")
-        if is_ != should:
+        has, expects = there.get(path, "missing"), asked.get(path, "none")
+        if has != expects:
             raise InputError(
-                f"{folder}: {path} is {is_}, but {should} by config.model and"
-                " config.transfer; bring the run's own config.json or params back"
+                f"{folder}: its params have {path} {has}, its config.json expects"
+                f" {expects}; bring the run's own files back"
             )
