@@ -71,7 +71,12 @@ WRONG = [
     ("optim.lr_peak", float("nan"), "lr_peak is nan; it must be a finite number"),
     ("optim.lr_peak", float("inf"), "lr_peak is inf; it must be a finite number"),
     ("model.dropout", 0.95, r"dropout is 0\.95; it must be in \[0\.0, 0\.9\]"),
-    ("corpus.length", 7, r"corpus\.length is 7; it must be at least 8"),
+    ("corpus.length", 7, r"corpus\.length is 7; it must be in \[8, 1048576\]"),
+    ("corpus.length", 10**12, r"it must be in \[8, 1048576\]"),
+    ("steps", 2**31, r"config\.steps is 2147483648; it must be at most 2147483647"),
+    ("steps", 10**99, r"config\.steps is 10{39}; it must be at most 2147483647"),
+    ("model.depth", 10**9, r"it must be in \[1, 1000\]"),
+    ("model", ["width"], r"config\.model is \['width'\]; it must be a group of"),
     ("seed", 2**32, r"seed is 4294967296; it must be in \[0, 4294967295\]"),
     ("seed", -1, r"seed is -1; it must be in \[0, 4294967295\]"),
 ]  # fmt: skip

@@ -15,6 +15,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+LARGEST = 2**31 - 1  # of a whole number that names no high: JAX counts in 32 bits
+LONGEST = 2**20  # tokens of a row
 LAST_SEED = 2**32 - 1  # JAX takes 32 bits: larger seeds would repeat smaller ones
 
 
@@ -51,7 +53,7 @@ class CorpusSettings:
     """Unlabelled text for next-word prediction."""
 
     source: str = setting("URI of the text: pkg:, tfds:, text:, jsonl: or csv:")
-    length: int = setting("tokens of one packed row", low=8)
+    length: int = setting("tokens of one packed row", low=8, high=LONGEST)
     heldout_split: str = setting(
         "split scored for bits per byte at the end", choices=("validation", "test")
     )
@@ -81,7 +83,9 @@ class TaskSettings:
 
     source: str = setting("URI of the labelled set, e.g. csv:a.csv?text=review&label=y")
     n: int = setting("labelled training items, balanced and nested; 0 = all", low=0)
-    length: int = setting("tokens of one packed row; longer items are cut", low=8)
+    length: int = setting(
+        "tokens of one packed row; longer items are cut", low=8, high=LONGEST
+    )
     validation_items: int = setting("validation items scored; 0 = all", low=0)
     score_test: bool = setting("predict the test split once, at the end")
 
@@ -91,7 +95,7 @@ class ModelSettings:
     """A Transformer; the keys with defaults tell other people's models from ours."""
 
     width: int = setting("residual stream, D", low=8)
-    depth: int = setting("layers, N", low=1)
+    depth: int = setting("layers, N", low=1, high=1000)
     heads: int = setting("query heads, H", low=1)
     kv_heads: int = setting("key/value heads (GQA); divides heads", low=1)
     mlp: str = setting(
@@ -345,11 +349,12 @@ def from_config(kind: type, config: Mapping[str, Any], where: str = "config") ->
     Raises:
       InputError: unknown or missing key, wrong type, value out of range.
     """
+    _check_group(config, where)
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key in config:
         if key not in fields:
             raise InputError(
-                f"{where}.{key} is not a setting{suggestion(key, fields)};"
+                f"{where}.{key} is not a setting{suggestion(str(key), fields)};"
                 f" allowed: {', '.join(fields)}"
             )
     types_of = typing.get_type_hints(kind)
@@ -366,6 +371,11 @@ def from_config(kind: type, config: Mapping[str, Any], where: str = "config") ->
     return built
 
 
+def _check_group(value: Any, where: str) -> None:
+    if not hasattr(value, "items"):  # a ConfigDict is no Mapping
+        raise InputError(f"{where} is {value!r:.40}; it must be a group of settings")
+
+
 def _help(field: dataclasses.Field) -> str:
     return field.metadata.get("help", "a group of settings")
 
@@ -373,8 +383,6 @@ def _help(field: dataclasses.Field) -> str:
 def _value(wanted: Any, value: Any, field: dataclasses.Field, where: str) -> Any:
     """One value, converted only where nothing is lost (int -> float, list -> tuple)."""
     if dataclasses.is_dataclass(wanted):
-        if not hasattr(value, "items"):  # a ConfigDict is no Mapping
-            raise InputError(f"{where} is {value!r}; it must be a group of settings")
         return from_config(wanted, value, where)
     origin = typing.get_origin(wanted)
     if origin is tuple:
@@ -385,6 +393,7 @@ def _value(wanted: Any, value: Any, field: dataclasses.Field, where: str) -> Any
             _value(item, v, field, f"{where}[{i}]") for i, v in enumerate(value)
         )
     if origin in (dict, types.MappingProxyType, Mapping):
+        _check_group(value, where)
         item = typing.get_args(wanted)[1]
         return {k: _value(item, v, field, f"{where}.{k}") for k, v in value.items()}
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
@@ -392,6 +401,8 @@ def _value(wanted: Any, value: Any, field: dataclasses.Field, where: str) -> Any
     if type(value) is not wanted:
         raise InputError(f"{where} is {value!r}; it must be of type {wanted.__name__}")
     low, high = field.metadata.get("low"), field.metadata.get("high")
+    if wanted is int and high is None and value > LARGEST:
+        raise InputError(f"{where} is {value!r:.40}; it must be at most {LARGEST}")
     choices = field.metadata.get("choices")
     if choices and value not in choices:
         raise InputError(

@@ -64,6 +64,15 @@ def test_a_command_is_settings_a_folder_and_the_commands_own_flags(file):
     )
 
 
+def test_a_home_that_is_nobody_s_is_a_plain_name(file):
+    where = "~nobody_here/w"
+    assert parse(f"--config={file}", f"--workdir={where}").workdir == pathlib.Path(
+        where
+    )
+    with pytest.raises(InputError, match="~nobody_here/a.py does not exist"):
+        load_config("~nobody_here/a.py", {}, kinds=InitSettings)
+
+
 @pytest.mark.parametrize(
     ("argument", "said"),
     [

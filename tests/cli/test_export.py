@@ -1,32 +1,43 @@
 """What an export takes from where, and what a refused one leaves."""
 
+import dataclasses
+import functools
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from tljax.cli.export import _output_of
 from tljax.cli.main import main
+from tljax.model import transformer
 from tljax.pretrained.card import model_card
 from tljax.settings import InputError, to_dict
 from tljax.train.checkpoint import save_params
 
 
 def test_the_output_matrix_is_found_behind_classifiers(tmp_path, model_settings):
-    def run(name, source, params):
+    settings = dataclasses.replace(model_settings, tied=False)
+    shapes = jax.eval_shape(
+        functools.partial(transformer.init_params, settings, 3), jax.random.key(0)
+    )
+    whole = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+    output = whole.pop("output")
+    kernel = np.zeros((settings.width, 2), np.float32)
+    head = {"head": {"kernel": kernel, "bias": np.zeros(2, np.float32)}}
+
+    def run(name, source, added):
         folder = tmp_path / name
         folder.mkdir()
-        config = {"model": to_dict(model_settings), "init": {"source": source}}
+        config = {"model": to_dict(settings), "init": {"source": source}}
         (folder / "config.json").write_text(json.dumps(config))
-        save_params(folder / "params", params)
+        save_params(folder / "params", whole | added)
         return config | {"init": {"source": str(folder)}}
 
-    head = {"head": {"bias": np.zeros(2, np.float32)}}
-    output = np.arange(6, dtype=np.float32).reshape(3, 2)
     begun = run("lm", "", {"output": output})
     for name in "ab":
         begun = run(name, begun["init"]["source"], head)
-        np.testing.assert_array_equal(_output_of(begun), output)
+        np.testing.assert_array_equal(_output_of(begun)["kernel"], output["kernel"])
     with pytest.raises(InputError, match="has the output matrix"):
         _output_of(run("scratch", "", head))
 

@@ -93,6 +93,8 @@ def test_the_kind_is_the_configs_own():
     assert kind_of({}, Bread) is Bread
     with pytest.raises(InputError, match="'bred'; did you mean 'bread'"):
         kind_of({"kind": "bred"}, kinds)
+    with pytest.raises(InputError, match=r"config.kind is \['bread'\]; did you mean"):
+        kind_of({"kind": ["bread"]}, kinds)
 
 
 def test_keys_are_shown_with_type_meaning_and_bounds():

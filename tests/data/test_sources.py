@@ -80,6 +80,8 @@ def test_the_split_hash_is_that_of_the_rows(reviews):
         ("imdb_reviews", ["did you mean 'pkg:imdb_reviews'?"]),
         ("a/b.csv?text=t", ["did you mean 'csv:a/b.csv?text=t'?"]),
         ("csv:", ["names nothing"]),
+        ("a" * 300, ["no scheme", "allowed: pkg:NAME"]),
+        ("csv:~nobody_here/a.csv", ["~nobody_here/a.csv does not exist"]),
         ("csv:a.csv?txt=b", ["unknown key 'txt'", "'text'", "allowed: text, label"]),
         ("text:a?text=b", ["unknown key 'text'", "allowed: none"]),
         ("pkg:trec?label=b", ["unknown key 'label'", "allowed: none"]),

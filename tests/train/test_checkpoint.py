@@ -1,7 +1,9 @@
 """Checkpoints give back what was saved, bit for bit, or say why not."""
 
 import hashlib
+import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,3 +209,25 @@ def test_the_hash_is_of_the_raw_bytes_sorted_by_path():
     row = [np.int32(i) for i in range(11)]  # by path, "10" comes before "2"
     order = b"".join(row[i].tobytes() for i in (0, 1, 10, 2, 3, 4, 5, 6, 7, 8, 9))
     assert checkpoint.params_sha256(row) == hashlib.sha256(order).hexdigest()
+
+
+@pytest.mark.parametrize("damage", ["file", "empty", "_METADATA", "manifest", "data"])
+def test_damaged_parameters_are_refused_and_the_folder_is_named(damage, tmp_path):
+    folder = tmp_path / "params"
+    checkpoint.save_params(folder, {"w": np.arange(999, dtype=np.float32)})
+    if damage in ("file", "empty"):
+        shutil.rmtree(folder)
+        folder.mkdir() if damage == "empty" else folder.write_text("x")
+    elif damage == "data":
+        for path in folder.glob("ocdbt.process_0/d/*"):
+            os.truncate(path, 10)
+    else:
+        (folder / {"manifest": "manifest.ocdbt"}.get(damage, damage)).unlink()
+    with pytest.raises(InputError, match="params holds no whole parameters") as caught:
+        checkpoint.load_params(folder)
+    assert len(str(caught.value)) < len(str(folder)) + 200
+    if damage == "data":
+        assert '"w/' in str(caught.value)
+    else:
+        with pytest.raises(InputError, match="params holds no whole parameters"):
+            checkpoint.params_shapes(folder)

@@ -31,6 +31,13 @@ def test_what_cannot_be_read_is_said(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InputError, match="is not JSON"):
         files.read_json(tmp_path / "a.json")
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        files.read_json(tmp_path)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="deep.json is not JSON"):
+        files.read_json(tmp_path / "deep.json")
+    with pytest.raises(InputError, match="cannot write .*: File name too long"):
+        files.write_text(tmp_path / ("a" * 300), "")
     with pytest.raises(InputError, match="cannot write .*a.json/b"):
         files.write_text(tmp_path / "a.json" / "b", "")
 

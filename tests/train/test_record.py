@@ -176,3 +176,45 @@ def test_reading_records_needs_no_jax():
     assert (
         subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "must be a JSON object"),
+        ("{}", "has no model"),
+        ('{"model": [1]}', r"model is \[1\]; it must be an object"),
+        ('{"model": {}, "origin": "x"}', "origin is 'x'; it must be an object"),
+        ('{"model": {}, "kind": ["a"]}', r"kind is \['a'\]; it must be a text"),
+        ('{"model": {}, "init": {"source": 3}}', "init.source is 3; it must be a text"),
+        ('{"model": {}, "parameters": "3"}', "parameters is '3'; it must be a whole"),
+    ],
+)
+def test_a_record_of_another_kind_is_refused_by_file_and_key(text, said, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"config.json:? {said}"):
+        record.read_record(path, "model")
+
+
+def test_a_record_may_hold_more_and_null_where_a_run_began_from_nothing(tmp_path):
+    whole = {"model": {"width": 8}, "init": None, "more": 1}
+    record.write_json(tmp_path / "config.json", whole)
+    assert record.read_record(tmp_path / "config.json", "model") == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"{\n", "metrics.jsonl is damaged"),
+        (b"\xff\n", "metrics.jsonl is damaged"),
+        (b'{"step": 1}\n[]\n', "metrics.jsonl, line 2: not a record"),
+        (b'{"step": "1"}\n', "metrics.jsonl, line 1: not a record"),
+        (b"", "metrics.jsonl has no final record"),
+        (b'{"step": 1}\n', "metrics.jsonl has no final record"),
+    ],
+)
+def test_damaged_metrics_are_refused_and_the_file_is_named(text, said, tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(text)
+    with pytest.raises(InputError, match=said):
+        record.final_record(tmp_path)

@@ -6,6 +6,7 @@ An override is read as the type that its key has in the settings, never guessed;
 that is not there is an error with the nearest one that is. Guesses no default.
 """
 
+import os
 import pathlib
 import types
 from collections.abc import Mapping, Sequence
@@ -84,7 +85,7 @@ def parse_command(
     rest = {flag.name for flag in flags} & given.flags.keys()
     return Command(
         settings=from_config(kind_of(config, kinds), config),
-        workdir=pathlib.Path(given.flags["workdir"]).expanduser(),
+        workdir=pathlib.Path(os.path.expanduser(given.flags["workdir"])),
         rest={name: given.flags[name] for name in rest},
         overridden=tuple(given.overrides),
     )
@@ -120,7 +121,7 @@ def _read(argument: str) -> dict[str, Any]:
     place, preset = argument, ""
     if ".py:" in argument:
         place, _, preset = argument.rpartition(":")
-    path = pathlib.Path(place).expanduser()
+    path = pathlib.Path(os.path.expanduser(place))
     path = path / "config.json" if path.is_dir() else path
     if not path.is_file():
         near = sorted(one.name for one in path.parent.glob("*.py"))

@@ -123,32 +123,35 @@ def _write_model(folder: pathlib.Path, out: pathlib.Path, stored: str | None) ->
 def _classifier(folder: pathlib.Path, config: Mapping[str, Any], head):
     """logits = pooled states kernel + bias, classes in the order of the columns."""
     from tljax.pretrained.folder import Classifier
+    from tljax.settings import HeadSettings, from_config
     from tljax.train.files import read_json
 
     if not head:
         return None
+    path = folder / "classes.json"
+    classes, columns = read_json(path), head["bias"].size
+    if not isinstance(classes, list) or len(classes) != columns:
+        raise InputError(
+            f"{path} must list the {columns} classes of the head; bring it back"
+        )
+    settings = from_config(HeadSettings, config.get("head", {}), f"{folder}: head")
     return Classifier(
         {name: np.asarray(value, np.float32) for name, value in head.items()},
-        {
-            "classes": read_json(folder / "classes.json"),
-            "pooling": config["head"]["pooling"],
-        },
+        {"classes": classes, "pooling": settings.pooling},
     )
 
 
 def _write_adapter(folder: pathlib.Path, out: pathlib.Path) -> None:
+    from tljax.cli.models import load_own_params, source_settings, transfer_of
     from tljax.pretrained.families import write_config
     from tljax.pretrained.folder import write_adapter_folder
     from tljax.pretrained.peft import peft_adapter
-    from tljax.settings import ModelSettings, TransferSettings, from_config
-    from tljax.train.checkpoint import load_params
 
     config, _, _ = _records(folder)
-    transfer = from_config(TransferSettings, config.get("transfer", {}), str(folder))
-    settings = from_config(ModelSettings, config["model"], str(folder))
-    family, _ = write_config(settings, 1)
+    transfer = transfer_of(str(folder))
+    family, _ = write_config(source_settings(str(folder)), 1)
     base = (config.get("init") or {}).get("source") or ""
-    moving = load_params(folder / "params")
+    moving = load_own_params(str(folder))
     described, tensors = peft_adapter(moving, family, transfer, base=base)
     write_adapter_folder(
         out,
@@ -162,13 +165,12 @@ def _write_adapter(folder: pathlib.Path, out: pathlib.Path) -> None:
 def _records(folder: pathlib.Path) -> tuple[dict, dict, dict]:
     """config.json, manifest.json and the final record ({} of an import)."""
     from tljax.cli import parts
-    from tljax.train.files import read_json
-    from tljax.train.record import read_metrics
+    from tljax.train.record import final_record, read_record
 
-    config = read_json(parts.run_file(folder, "config.json"))
-    manifest = read_json(parts.run_file(folder, "manifest.json"))
+    config = read_record(parts.run_file(folder, "config.json"), "model")
+    manifest = read_record(parts.run_file(folder, "manifest.json"))
     there = (folder / "metrics.jsonl").exists()
-    return config, manifest, read_metrics(folder)[-1] if there else {}
+    return config, manifest, final_record(folder) if there else {}
 
 
 def _card(folder: pathlib.Path, name: str) -> str:
@@ -186,7 +188,7 @@ def _output_of(config: Mapping[str, Any]) -> np.ndarray:
     from tljax.cli import parts
     from tljax.cli.models import load_params_of
     from tljax.pretrained.sources import is_uri
-    from tljax.train.files import read_json
+    from tljax.train.record import read_record
 
     while source := (config.get("init") or {}).get("source"):
         params = load_params_of(source)
@@ -194,7 +196,7 @@ def _output_of(config: Mapping[str, Any]) -> np.ndarray:
             return params["output"]
         if is_uri(source):
             break
-        config = read_json(parts.run_file(source, "config.json"))
+        config = read_record(parts.run_file(source, "config.json"))
     raise InputError(
         "nothing that this classifier began from has the output matrix that its family"
         " needs; set config.model.tied=True, or begin from a language model"

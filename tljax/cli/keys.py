@@ -23,9 +23,9 @@ def kind_of(config: Mapping[str, Any], kinds: Kinds) -> type:
     if isinstance(kinds, type):
         return kinds
     name = config.get("kind", "missing")
-    if name not in kinds:
+    if name not in tuple(kinds):  # it may be a list, which no dict looks up
         raise InputError(
-            f"config.kind is {name!r}{suggestion(str(name), kinds)}; allowed:"
+            f"config.kind is {name!r:.40}{suggestion(str(name), kinds)}; allowed:"
             f" {', '.join(kinds)}"
         )
     return kinds[name]

@@ -11,27 +11,32 @@ import pathlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from tljax.cli import parts
 from tljax.cli.command import Flag
 from tljax.data.tokenizer import Tokenizer
-from tljax.model.transformer import output_matrix
+from tljax.model import heads, transformer
 from tljax.pretrained.checkpoint import union_of_ends
 from tljax.pretrained.families import family_of, read_settings
-from tljax.pretrained.sources import is_uri, open_pretrained
+from tljax.pretrained.sources import MODELS, is_uri, open_pretrained
 from tljax.pretrained.tree import Line, read_params
-from tljax.settings import InputError, ModelSettings, TransferSettings, from_config
-from tljax.train.checkpoint import load_params, params_sha256, params_shapes
-from tljax.train.files import read_json
-from tljax.transfer.method import merge
-
-MODEL = Flag(
-    "model",
-    "URI",
-    "a run folder, hf:DIR, hf:ORG/NAME, gguf:FILE, pkg:smollm2-135m or pkg:minilm-l6",
-    required=True,
+from tljax.settings import (
+    InitSettings,
+    InputError,
+    ModelSettings,
+    TransferSettings,
+    from_config,
 )
+from tljax.train.checkpoint import load_params, params_sha256, params_shapes
+from tljax.train.record import read_record
+from tljax.transfer.method import merge, split
+from tljax.transfer.transplant import flat
+
+_FORMS = ["a run folder", "hf:DIR", "hf:ORG/NAME", "gguf:FILE"]
+_FORMS += [f"pkg:{name}" for name in MODELS]
+MODEL = Flag("model", "URI", f"{', '.join(_FORMS[:-1])} or {_FORMS[-1]}", required=True)
 RUN_KEYS = ("dropout", "scan_layers", "dtype")  # not of the architecture
 DTYPE = Flag("dtype", "NAME", "of products: float32, bfloat16 or auto")
 
@@ -70,7 +75,7 @@ class Model:
             self.origin.get("eos_token_id"),
             where=self.name,
         )
-        rows = output_matrix(self.params).shape[0]
+        rows = transformer.output_matrix(self.params).shape[0]
         return [one for one in np.atleast_1d(ends).tolist() if one < rows]
 
     def needs_tokenizer(self) -> Tokenizer:
@@ -129,34 +134,59 @@ def _read_foreign(uri: str, place) -> Model:
 def _read_run(folder: str) -> Model:
     config = _run_config(folder)
     path = pathlib.Path(folder) / "tokenizer.json"
+    tokenizer = Tokenizer.load(path) if path.exists() else None
+    settings, params = source_settings(folder), load_params_of(folder)
+    if tokenizer is not None:
+        _check_rows(folder, tokenizer, params["embedding"]["tokens"].shape[0])
     return Model(
         folder,
-        source_settings(folder),
-        load_params_of(folder),
-        Tokenizer.load(path) if path.exists() else None,
+        settings,
+        params,
+        tokenizer,
         origin=config.get("origin", {}),
         sentence=config.get("sentence", {}),
     )
 
 
 def _run_config(folder: str) -> dict:
-    config = read_json(parts.run_file(folder, "config.json"))
-    if isinstance(config, dict) and "model_type" in config:
+    config = read_record(parts.run_file(folder, "config.json"))
+    if "model_type" in config:
         raise InputError(
             f"{folder} holds a checkpoint of Transformers' kind; name it hf:{folder}"
         )
-    if not isinstance(config, dict) or "model" not in config:
+    if "model" not in config:
         raise InputError(f"{folder} is no run of a model: its config.json has none")
     return config
 
 
 def source_settings(source: str) -> ModelSettings:
-    """The architecture of a run folder or of a checkpoint's URI; reads no weights."""
+    """The architecture of a run folder or of a checkpoint's URI; reads no weights.
+
+    Raises:
+      InputError: nothing there, or no architecture that can be built.
+    """
     if is_uri(source):
         checkpoint = open_pretrained(source)
         return read_settings(checkpoint.config, checkpoint.where)
-    config = _run_config(source)
-    return from_config(ModelSettings, config["model"], f"{source}: config.model")
+    where = f"{source}: config.model"
+    settings = from_config(ModelSettings, _run_config(source)["model"], where)
+    try:
+        transformer.check(settings)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    return settings
+
+
+def transfer_of(folder: str) -> TransferSettings:
+    """What of a run's model it moved."""
+    config = _run_config(folder).get("transfer", {})
+    return from_config(TransferSettings, config, f"{folder}: config.transfer")
+
+
+def _base_of(folder: str) -> str:
+    """What a run began from."""
+    config = _run_config(folder).get("init", {})
+    return from_config(InitSettings, config, f"{folder}: config.init").source
 
 
 def embedding_rows(source: str, tokenizer: Tokenizer) -> int:
@@ -170,14 +200,18 @@ def embedding_rows(source: str, tokenizer: Tokenizer) -> int:
     else:
         shapes = params_shapes(parts.run_file(source, "params"))
         if "embedding" not in shapes:  # a run that moved only a part
-            return embedding_rows(_run_config(source)["init"]["source"], tokenizer)
+            return embedding_rows(_base_of(source), tokenizer)
         rows = shapes["embedding"]["tokens"][0]
+    _check_rows(source, tokenizer, rows)
+    return rows
+
+
+def _check_rows(source: str, tokenizer: Tokenizer, rows: int) -> None:
     if tokenizer.text_vocab_size > rows:
         raise InputError(
             f"the tokenizer has {tokenizer.text_vocab_size} tokens, the embedding of"
-            f" {source} {rows} rows"
+            f" {source} {rows} rows; bring the tokenizer back that belongs to it"
         )
-    return rows
 
 
 def architecture_differs(asked: ModelSettings, theirs: ModelSettings) -> list[str]:
@@ -245,20 +279,62 @@ def load_params_of(source: str, place: Place = lambda path, value: value) -> dic
     """
     if is_uri(source):
         return _read_foreign(source, place).params
-    config = _run_config(source)
-    params = load_params(parts.run_file(source, "params"))
-    transfer = from_config(
-        TransferSettings, config.get("transfer", {}), f"{source}: config.transfer"
-    )
+    params, transfer = load_own_params(source), transfer_of(source)
     if transfer == TransferSettings():
         return params
-    base = load_params_of(config["init"]["source"])
-    manifest = read_json(parts.run_file(source, "manifest.json"))
+    base_source = _base_of(source)
+    base = load_params_of(base_source)
+    path = parts.run_file(source, "manifest.json")
+    manifest = read_record(path, "init.params_sha256")
     if params_sha256(base) != manifest["init"]["params_sha256"]:
         raise InputError(
-            f"{source} began with other weights than {config['init']['source']} has"
-            " now; bring them back, or train again"
+            f"{source} began with other weights than {base_source} has now; bring them"
+            " back, or train again"
         )
+    _check_shapes(source, base, TransferSettings())
     for name in ("output", "head"):
         base.pop(name, None)
     return merge(params, base, transfer)
+
+
+def load_own_params(folder: str) -> dict:
+    """The parameters in a run's own folder: of one that moved only a part, that part.
+
+    Raises:
+      InputError: they are not whole, or not those that its config.json describes.
+    """
+    params = load_params(parts.run_file(folder, "params"))
+    _check_shapes(folder, params, transfer_of(folder))
+    return params
+
+
+def _check_shapes(folder: str, held: dict, transfer: TransferSettings) -> None:
+    """Refuses parameters of other shapes than a run's config.json makes.
+
+    The rows of the vocabulary and the classes of a head are as they are; a classifier
+    keeps no output matrix.
+    """
+    settings = source_settings(folder)
+    rows = held["embedding"]["tokens"].shape[0] if "embedding" in held else 1
+
+    def moving(key):
+        params = transformer.init_params(settings, rows, key)
+        if "head" in held:
+            classes = held["head"]["bias"].shape[0]
+            params["head"] = heads.init_classifier(settings.width, classes, key)
+            if "output" not in held:
+                params.pop("output", None)
+        return split(params, transfer, key)[0]
+
+    wanted = flat(jax.eval_shape(moving, jax.random.key(0)))
+    there, asked = (
+        {path: str(list(leaf.shape)) for path, leaf in leaves.items()}
+        for leaves in (flat(held), wanted)
+    )
+    for path in sorted(there.keys() | asked.keys()):
+        has, expects = there.get(path, "missing"), asked.get(path, "none")
+        if has != expects:
+            raise InputError(
+                f"{folder}: its params have {path} {has}, its config.json expects"
+                f" {expects}; bring the run's own files back"
+            )

@@ -9,8 +9,8 @@ from tljax.data.sources import Source
 from tljax.data.tokenizer import Tokenizer, train_tokenizer
 from tljax.pretrained.checkpoint import Checkpoint
 from tljax.pretrained.sources import is_uri, open_pretrained
-from tljax.settings import InputError, TokenizerSettings
-from tljax.train.files import read_json
+from tljax.settings import InputError, TokenizerSettings, from_config
+from tljax.train.record import read_record
 from tljax.transfer.transplant import Entry
 
 CACHE_COMPILED = pathlib.Path("xla")
@@ -87,16 +87,20 @@ def _tokenizer_of(origin: str, settings: TokenizerSettings) -> Tokenizer:
         if found is None:
             raise InputError(f"{origin} has no tokenizer.json beside its weights")
         return found
-    path = run_file(origin, "tokenizer.json")
-    theirs = read_json(run_file(origin, "config.json")).get("tokenizer")
-    if theirs is None:  # imported: trained by others
+    config = read_record(run_file(origin, "config.json"))
+    path = pathlib.Path(origin) / "tokenizer.json"
+    if not path.exists():
+        raise InputError(f"{origin} has no tokenizer.json; put its model's own there")
+    if "tokenizer" not in config:  # imported: trained by others
         return Tokenizer.load(path)
+    where = f"{origin}: config.tokenizer"
+    theirs = from_config(TokenizerSettings, config["tokenizer"], where)
     for name in ("vocab_size", "normalization"):
-        if getattr(settings, name) != theirs[name]:
+        own, other = getattr(settings, name), getattr(theirs, name)
+        if own != other:
             raise InputError(
-                f"config.tokenizer.{name} is {getattr(settings, name)!r}, but the"
-                f" tokenizer of {origin} was trained with {theirs[name]!r}; set that,"
-                " or take no tokenizer from there"
+                f"config.tokenizer.{name} is {own!r}, but the tokenizer of {origin} was"
+                f" trained with {other!r}; set that, or take no tokenizer from there"
             )
     return Tokenizer.load(path)
 

@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> None:
         )
     from tljax.report import records
 
-    if records.load_json(folder / "config.json").get("kind") in SETTINGS_OF_KIND:
+    if records.load_json(folder / "config.json").get("kind") in tuple(SETTINGS_OF_KIND):
         _report_run(folder)
     else:
         _report_experiment(folder)

@@ -54,9 +54,9 @@ def run(argv: Sequence[str]) -> None:
 
 def ended_lines(folder: Path) -> list[str]:
     """What the last record of a run says, for the terminal."""
-    from tljax.train.record import read_metrics
+    from tljax.train.record import final_record
 
-    final = read_metrics(folder)[-1]
+    final = final_record(folder)
     return [
         f"{folder} has ended after {final['step']:,} steps",
         *number_lines(final),

@@ -81,7 +81,12 @@ class Source:
 def default_cache() -> Path:
     """The folder of $TLJAX_CACHE, else ~/.cache/tljax."""
     given = os.environ.get("TLJAX_CACHE")
-    return Path(given or "~/.cache/tljax").expanduser()
+    return _path(given or "~/.cache/tljax")
+
+
+def _path(text: str) -> Path:
+    """With ~ as the user's home; Path.expanduser would raise at ~SOMEBODY_UNKNOWN."""
+    return Path(os.path.expanduser(text))
 
 
 def open_source(uri: str, *, cache: Path | None = None) -> Source:
@@ -133,7 +138,7 @@ def _scheme_problem(uri: str, scheme: str, colon: str) -> str:
     if uri in PACKAGED:
         return f"no scheme; did you mean 'pkg:{uri}'?"
     suffix = Path(uri.partition("?")[0]).suffix.removeprefix(".")
-    guess = suffix if suffix in _OPENERS else "text" if Path(uri).is_dir() else ""
+    guess = suffix if suffix in _OPENERS else "text" if os.path.isdir(uri) else ""
     return f"no scheme; did you mean '{guess}:{uri}'?" if guess else "no scheme"
 
 
@@ -191,12 +196,12 @@ def _open_tfds(uri: str, name: str, query: dict, cache: Path) -> Source:
 
 
 def _open_text(uri: str, place: str, query: dict, cache: Path) -> Source:
-    path = Path(place).expanduser()
+    path = _path(place)
     return _from_rows(uri, path, read_text(path))
 
 
 def _open_table(uri: str, place: str, query: dict, cache: Path) -> Source:
-    path = Path(place).expanduser()
+    path = _path(place)
     read = read_csv if uri.startswith("csv:") else read_jsonl
     rows = read(path, text=query.get("text", "text"), label=query.get("label"))
     return _from_rows(uri, path, rows)

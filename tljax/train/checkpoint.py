@@ -246,17 +246,33 @@ def load_params(folder: pathlib.Path | str) -> dict[str, Any]:
         fresh.rename(folder)  # save_params was killed between its renames
     if not folder.exists():
         raise InputError(f"{folder} does not exist: its run has not ended; train it")
-    with contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
-        tree = reader.metadata(folder).item_metadata.tree
+    with _reading(folder) as (reader, tree):
         plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         return reader.restore(folder, restore_args=plain)
 
 
 def params_shapes(folder: pathlib.Path | str) -> dict[str, Any]:
-    """The shapes of what `save_params` wrote, in its tree; reads no values."""
-    with contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
-        tree = reader.metadata(pathlib.Path(folder).absolute()).item_metadata.tree
-    return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
+    """The shapes of what `save_params` wrote, in its tree; reads no values.
+
+    Raises:
+      InputError: there are no whole parameters in the folder.
+    """
+    with _reading(pathlib.Path(folder).absolute()) as (_, tree):
+        return jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
+
+
+@contextlib.contextmanager
+def _reading(folder: pathlib.Path) -> Iterator[tuple[ocp.PyTreeCheckpointer, Tree]]:
+    """Orbax's reader of parameters and their tree; what is not whole, in one line."""
+    try:
+        with contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
+            yield reader, reader.metadata(folder).item_metadata.tree
+    # Orbax stumbles over a damaged file wherever it first needs what is not in it
+    except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        told = f" ({str(error)[:90]} ...)" if type(error) is ValueError else ""
+        raise InputError(
+            f"{folder} holds no whole parameters{told}; bring it back, or train again"
+        ) from error
 
 
 def params_sha256(tree: Tree) -> str:

@@ -4,6 +4,7 @@ A new file beside the old one, then a rename: a reader never sees half, and a fu
 leaves what was there. Knows nothing of what is written.
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -62,7 +63,7 @@ def write_bytes(path: pathlib.Path | str, write: Callable[[BinaryIO], object]) -
             os.fsync(file.fileno())
         os.replace(fresh, path)
     except OSError as error:
-        if fresh.exists():
+        with contextlib.suppress(OSError):  # what is wrong with the place, also here
             fresh.unlink()
         raise write_error(path, error) from error
 
@@ -77,7 +78,7 @@ def read_json(path: pathlib.Path | str) -> Any:
     """Reads a JSON file.
 
     Raises:
-      InputError: there is no such file, or it is not JSON.
+      InputError: there is no such file, or it cannot be read, or is not JSON.
     """
     path = pathlib.Path(path)
     try:
@@ -86,8 +87,10 @@ def read_json(path: pathlib.Path | str) -> Any:
         raise InputError(
             f"{path} does not exist; give a run folder that has it"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}; bring it back") from None
 
 
 def write_error(path: pathlib.Path, error: OSError) -> InputError:

@@ -30,18 +30,89 @@ from tljax.train.files import (
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 PACKAGES += ("tokenizers", "tensorflow-datasets", "scikit-learn")
+# What readers take for granted of config.json and manifest.json, where a key is there.
+_KINDS = {
+    "kind": str,
+    "model": dict,
+    "origin": dict,
+    "sentence": dict,
+    "init": dict | None,
+    "init.source": str,
+    "init.params_sha256": str,
+    "data": dict,
+    "versions": dict,
+    "parameters": int,
+    "parameters_moving": int,
+}
+_WORDS = {str: "a text", int: "a whole number"}
+
+
+def read_record(path: pathlib.Path | str, *needed: str) -> dict[str, Any]:
+    """Reads a run folder's config.json or manifest.json.
+
+    Args:
+      path: of the file.
+      needed: which of _KINDS must be there.
+
+    Raises:
+      InputError: it cannot be read, is no object, lacks a key or has another kind of
+        value there; one line names file and key.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict):
+        raise InputError(f"{path} must be a JSON object; bring the run's own back")
+    for key, kind in _KINDS.items():
+        there, value = True, record
+        for name in key.split("."):
+            there = isinstance(value, dict) and name in value
+            value = value[name] if there else None
+        if there and not isinstance(value, kind):
+            wanted = _WORDS.get(kind, "an object")
+            raise InputError(
+                f"{path}: {key} is {value!r:.40}; it must be {wanted}: bring the run's"
+                " own file back"
+            )
+        if key in needed and not there:
+            raise InputError(f"{path} has no {key}; bring the run's own file back")
+    return record
 
 
 def read_metrics(folder: pathlib.Path | str) -> list[dict[str, Any]]:
     """The records of a run folder's metrics.jsonl, in order.
 
     A last line without its end is what a kill cut off, and is left out.
+
+    Raises:
+      InputError: the file cannot be read, or a line of it is no record.
     """
     path = pathlib.Path(folder) / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text("utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+        records = [json.loads(line) for line in lines]
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {error}; bring it back") from None
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            raise InputError(
+                f"{path}, line {number}: not a record with a step; bring it back"
+            )
+    return records
+
+
+def final_record(folder: pathlib.Path | str) -> dict[str, Any]:
+    """The last record of a run that has ended. Raises: InputError if it has not."""
+    records = read_metrics(folder)
+    if not records or records[-1].get("final") is not True:
+        path = pathlib.Path(folder) / "metrics.jsonl"
+        raise InputError(
+            f"{path} has no final record: the run has not ended, or the file was"
+            " damaged; train it to its end, or bring the file back"
+        )
+    return records[-1]
 
 
 def is_finished(folder: pathlib.Path | str) -> bool:

@@ -42,7 +42,8 @@ def split(
       (moving, frozen); composed, they compute what params computes.
 
     Raises:
-      InputError: more frozen layers than there are, or a pattern that matches nothing.
+      InputError: more frozen layers than there are, a pattern that matches nothing,
+        or a rank above the sides of the matrices.
 
     Source: LoRA, Hu et al. 2021, section 4.1 (b = 0; a as in the authors' code,
     uniform); rsLoRA, Kalajdzievski 2023.
@@ -148,6 +149,12 @@ def _low_rank(frozen, settings: TransferSettings, key: jax.Array) -> dict[str, A
             f"config.transfer.targets={settings.targets!r} matches no matrix of the"
             f" layers that move{suggestion(settings.targets, matrices)}; there are,"
             f" e.g. {some}"
+        )
+    longest = max(side for shape in chosen.values() for side in shape)
+    if settings.rank > longest:
+        raise InputError(
+            f"config.transfer.rank={settings.rank} is more than the longest side of the"
+            f" chosen matrices; take at most {longest}, e.g. 8"
         )
     added = {}
     for path, (depth, width) in chosen.items():
