@@ -15,13 +15,14 @@ def changed(tiny_llama):
     """changed(parts of tokenizer.json, **config) -> the tiny llama's checkpoint."""
     checkpoint = open_folder(tiny_llama)
     whole = json.loads(checkpoint.tokenizer_json)
-    rows = checkpoint.config["vocab_size"]
+    rows = len(whole["model"]["vocab"])  # 275
     far = {**whole["added_tokens"][0], "id": rows, "content": "<far>"}
     whole["added_tokens"].append(far)
 
     def build(parts, **config):
         return dataclasses.replace(
             checkpoint,
+            config=checkpoint.config | {"vocab_size": rows},
             tokenizer_json=json.dumps(whole | parts),
             tokenizer_config=checkpoint.tokenizer_config | config,
         )
@@ -29,12 +30,14 @@ def changed(tiny_llama):
     return build
 
 
+FAR = {"SpecialToken": {"id": "<far>", "type_id": 0}}
+TEXT = {"Sequence": {"id": "A", "type_id": 0}}
 AROUND = {
     "type": "TemplateProcessing",
-    "single": [{"SpecialToken": {"id": "<far>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-    "special_tokens": {"<far>": {"id": "<far>", "ids": [320], "tokens": ["<far>"]}},
-}  # fmt: skip
+    "single": [FAR, TEXT],
+    "pair": [TEXT, TEXT],
+    "special_tokens": {"<far>": {"id": "<far>", "ids": [275], "tokens": ["<far>"]}},
+}
 
 
 @pytest.mark.parametrize(
@@ -47,8 +50,8 @@ AROUND = {
     ],
 )
 def test_a_token_without_a_row_must_not_be_put_in(changed, parts, config):
-    assert checkpoint_tokenizer(changed({})).vocab_size == 321  # it may be there
-    said = "the tokenizer puts in '<far>', id 320, but the embedding has 320 rows"
+    assert checkpoint_tokenizer(changed({})).vocab_size == 276  # it may be there
+    said = "the tokenizer puts in '<far>', id 275, but the embedding has 275 rows"
     with pytest.raises(InputError, match=said):
         checkpoint_tokenizer(changed(parts, **config))
 

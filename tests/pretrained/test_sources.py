@@ -54,8 +54,8 @@ def test_no_room_is_still_told(packaged, monkeypatch):
     ("uri", "said"),
     [
         ("hf:", "^'hf:' is no model: nothing is named; give hf:DIR, hf:ORG/NAME,"),
-        ("fh:a", "^'fh:a' is no model; did you mean 'hf'"),
-        ("hf:a/" + "b" * 300, "^'hf:a/b{1,80} cannot be opened: File name too long; g"),
+        ("hff:a", "^'hff:a' is no model; did you mean 'hf'"),
+        ("hf:" + "b" * 300, "^'hf:b{1,80} cannot be opened: File name too long; g"),
         ("gguf:" + "b" * 300, "^'gguf:b{1,80} cannot be opened: File name too long; g"),
         ("hf:~nobody-here/a", "^'hf:~nobody-here/a' cannot be opened: .* home direct"),
     ],
