@@ -157,14 +157,14 @@ def _check(checkpoint, family, tensors, leaves, places) -> None:
             name = family.prefix * (prefixed and place.name != _HEAD) + place.name
             raise InputError(
                 f"{checkpoint.where} has no tensor {name!r} (for {path}); fetch the"
-                " model again, with its own config.json"
+                " model again, all files of one version"
             )
         wanted = _their_shape(tuple(leaves[path].shape), place)
         found = tuple(tensors[place.name].shape)
         if found != wanted:
             raise InputError(
                 f"{tensors[place.name].told} has shape {found}, but by config.json"
-                f" it should have {wanted}; fetch the model again, with its own"
+                f" it should have {wanted}; fetch the model again, all of one version"
             )
     # of a tied model some writers keep a copy of the output matrix
     allowed = (*family.ignored, re.escape(_HEAD))
