@@ -251,9 +251,9 @@ def spoilt(checkpoint, tmp_path, **changes):
     ("changes", "said"),
     [
         ({"model_type": "lama"}, "did you mean 'llama'"),
-        ({"hidden_size": 48}, "embed_tokens.weight has shape (320, 24)"),
-        ({"num_hidden_layers": 3}, "no tensor layers.2."),
-        ({"num_hidden_layers": 1}, "no place for layers.1."),
+        ({"hidden_size": 48}, "embed_tokens.weight' has shape (320, 24)"),
+        ({"num_hidden_layers": 3}, "no tensor 'model.layers.2."),
+        ({"num_hidden_layers": 1}, "and 8 more have no place in a llama"),
         ({"vocab_size": 200}, "the tokenizer has 275 tokens, the embedding 200 rows"),
     ],
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tljax.model import transformer
-from tljax.pretrained.checkpoint import Checkpoint, Tensor
+from tljax.pretrained.checkpoint import Checkpoint, Tensor, tell
 from tljax.pretrained.families import FAMILIES, family_of, read_settings, write_config
 from tljax.pretrained.tree import read_params, write_tensors
 from tljax.settings import InputError
@@ -34,7 +34,12 @@ def checkpoint_of(case):
     """The checkpoint that Transformers was given, drawn again."""
     golden = json.loads((GOLDEN / f"{case}.json").read_text())
     tensors = {
-        name: Tensor(tuple(shape), "F32", lambda n=name, s=shape: drawn(case, n, s))
+        name: Tensor(
+            tuple(shape),
+            "F32",
+            lambda n=name, s=shape: drawn(case, n, s),
+            tell(case, name),
+        )
         for name, shape in golden["shapes"].items()
     }
     return golden, Checkpoint(case, golden["config"], tensors, None, {})
@@ -137,27 +142,60 @@ def refused(checkpoint, said):
 
 def test_a_missing_and_a_left_over_tensor_are_errors():
     name = "model.layers.1.self_attn.k_norm.weight"
-    refused(without(name), "no tensor layers.1.self_attn.k_norm.weight .*key_norm")
+    refused(without(name), f"qwen3 has no tensor '{name}' .*key_norm.*; fetch")
     whole = without("")
-    extra = {**whole.tensors, "model.layers.0.extra": whole.tensors[name]}
-    refused(dataclasses.replace(whole, tensors=extra), "no place for layers.0.extra")
-    wrong = {**whole.tensors, name: Tensor((3,), "F32", lambda: np.zeros(3))}
+    over = "model.layers.0.extra" + "x" * 999 + "\n"
+    extra = dataclasses.replace(whole.tensors[name], told=tell("1.safetensors", over))
+    tensors = {**whole.tensors, over: extra}
+    said = (
+        r"^1.safetensors: tensor 'model.layers.0.extrax{1,60} has no place in a qwen3"
+    )
+    refused(dataclasses.replace(whole, tensors=tensors), said)
+    wrong = {**whole.tensors, name: Tensor((3,), "F32", lambda: 0, tell("f", name))}
     refused(
         dataclasses.replace(whole, tensors=wrong),
-        r"k_norm.weight has shape \(3,\), but its config.json makes it \(10,\)",
+        rf"^f: tensor '{name}' has shape \(3,\), but by config.json .* \(10,\)",
     )
+
+
+def test_a_tensor_under_two_names_is_refused():
+    whole = without("")
+    short = "embed_tokens.weight"
+    one = whole.tensors[f"model.{short}"]
+    tensors = {**whole.tensors, short: dataclasses.replace(one, told=tell("f", short))}
+    said = f"^f: tensor '{short}' and qwen3: tensor 'model.{short}' are one tensor"
+    refused(dataclasses.replace(whole, tensors=tensors), said)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(value):
+    whole = without("")
+    name = "model.layers.1.mlp.up_proj.weight"
+    values = whole.tensors[name].read()
+    values[-1, 0] = value
+    broken = dataclasses.replace(whole.tensors[name], read=lambda: values)
+    tensors = {**whole.tensors, name: broken}
+    said = f"^qwen3: tensor '{name}' holds NaN or infinite values; fetch"
+    refused(dataclasses.replace(whole, tensors=tensors), said)
+
+
+def test_a_depth_that_the_tensors_do_not_have_is_told_at_once():
+    _, checkpoint = checkpoint_of("qwen3")
+    config = checkpoint.config | {"num_hidden_layers": 10_000, "layer_types": None}
+    said = "qwen3 has no tensor 'model.layers.* fetch the model again"
+    refused(dataclasses.replace(checkpoint, config=config), said)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"model_type": "lama"}, "'lama' is none .*did you mean 'llama'.*known: ll"),
-        ({"hidden_size": None}, "width is None; it must be of type int"),
+        ({"hidden_size": None}, "hidden_size=None; it must be a whole number"),
         ({"hidden_act": "relu"}, "hidden_act='relu'; known here: 'silu'"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type 'yarn'; known here"),
-        ({"num_attention_heads": 0}, "heads is 0; it must be at least 1|wrong value"),
-        ({"num_key_value_heads": 4}, "heads=6 is not divisible by .*kv_heads=4"),
-        ({"hidden_size": "48"}, "width is '48'; it must be of type int"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0; it must be"),
+        ({"num_key_value_heads": 4}, "heads=6 is not divisible by num_key_value_he"),
+        ({"hidden_size": "48"}, "hidden_size='48'; it must be a whole number"),
     ],
 )  # fmt: skip
 def test_configs_that_cannot_be_built_are_refused(change, said):

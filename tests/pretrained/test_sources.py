@@ -50,6 +50,21 @@ def test_no_room_is_still_told(packaged, monkeypatch):
     assert os.listdir(packaged.parent) == []
 
 
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("hf:", "^'hf:' is no model: nothing is named; give hf:DIR, hf:ORG/NAME,"),
+        ("hff:a", "^'hff:a' is no model; did you mean 'hf'"),
+        ("hf:" + "b" * 300, "^'hf:b{1,80} cannot be opened: File name too long; g"),
+        ("gguf:" + "b" * 300, "^'gguf:b{1,80} cannot be opened: File name too long; g"),
+        ("hf:~nobody-here/a", "^'hf:~nobody-here/a' cannot be opened: .* home direct"),
+    ],
+)
+def test_what_no_file_can_be_called_is_one_line(uri, said):
+    with pytest.raises(InputError, match=said):
+        open_pretrained(uri)
+
+
 def test_a_name_without_owner_says_what_to_write(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = "^hf:gpt2 is not a folder here; of a model on the hub .*hf:openai-commun"

@@ -64,7 +64,8 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
     """The tokenizer of other people's checkpoint; None if it has none.
 
     Raises:
-      InputError: it cannot be used, or has more tokens than the embedding rows.
+      InputError: it cannot be used, or has more tokens than the embedding rows, or a
+        token of its own that has none.
     """
     if checkpoint.tokenizer_json is None:
         return None
@@ -77,6 +78,13 @@ def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
             f"{checkpoint.where}: the tokenizer has {tokenizer.text_vocab_size} tokens,"
             f" the embedding {rows} rows; they are not of one model"
         )
+    for index, token in tokenizer.special_ids.items():
+        if index >= rows:
+            raise InputError(
+                f"{checkpoint.where}: the tokenizer puts in {token!r:.60}, id {index},"
+                f" but the embedding has {rows} rows; take another token in"
+                " tokenizer_config.json and tokenizer.json"
+            )
     return tokenizer
 
 

@@ -117,6 +117,10 @@ class Tokenizer:
             in the vocabulary, or one that text itself would turn into.
         """
         tokenizer = _parse(tokenizer_json, where)
+        if not tokenizer.get_vocab(with_added_tokens=False):
+            raise InputError(
+                f"{where}: its tokenizer.json has an empty vocabulary; fetch it again"
+            )
         tokenizer.no_truncation()
         tokenizer.no_padding()
         config = plain_tokenizer_config(tokenizer_config, where)
@@ -142,6 +146,13 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """Number of ids, V; fewer than asked for where the text had no more merges."""
         return 1 + max(self._tokenizer.get_vocab().values())
+
+    @functools.cached_property
+    def special_ids(self) -> dict[int, str]:
+        """Ids that no text has but every row may: begin, end, padding ... -> token."""
+        ids = {self.pad_id, self.end_id, *self._around}
+        ids |= set() if self.begin_id is None else {self.begin_id}
+        return {one: str(self._tokenizer.id_to_token(one)) for one in sorted(ids)}
 
     @functools.cached_property
     def text_vocab_size(self) -> int:

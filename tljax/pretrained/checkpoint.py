@@ -22,11 +22,13 @@ class Tensor:
       stored: the type in the file, e.g. 'F32', 'BF16', 'Q4_1'.
       read: reads it from the file, anew at each call: float32, or bfloat16 or float16
         where the file holds those.
+      told: its file and its name there, for messages (`tell`).
     """
 
     shape: tuple[int, ...]
     stored: str
     read: Callable[[], np.ndarray]
+    told: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Checkpoint:
     tokenizer_json: str | None
     tokenizer_config: Mapping[str, Any]
     sentence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def tell(file: Any, tensor: str) -> str:
+    """'model.safetensors: tensor 'a.weight'', on one line and not without end."""
+    return f"{file}: tensor {tensor!r:.80}"
 
 
 def union_of_ends(*given: Any, where: str) -> int | list[int] | None:

@@ -17,7 +17,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from tljax.pretrained.checkpoint import Tensor
+from tljax.pretrained.checkpoint import Tensor, tell
 from tljax.pretrained.json_files import read_object
 from tljax.settings import InputError
 
@@ -30,6 +30,13 @@ STORED = {
     np.dtype(np.float16): "F16",
     np.dtype(ml_dtypes.bfloat16): "BF16",
 }
+ITEM_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
+LONGEST_NAME = 255  # bytes; file systems take no more
 LONGEST_HEADER = 100_000_000  # bytes; the library takes no more
 
 
@@ -52,14 +59,14 @@ def open_tensors(folder: pathlib.Path) -> dict[str, Tensor]:
         for name, tensor in _open_file(folder / shard).items():
             if name in tensors:
                 raise InputError(
-                    f"{folder}: tensor {name!r} is in {found[name]} and in {shard};"
+                    f"{tell(folder, name)} is in {found[name]} and in {shard};"
                     " fetch the shards of one model again"
                 )
             tensors[name], found[name] = tensor, shard
     for name, shard in shard_of.items():
         if found.get(name) != shard:
             raise InputError(
-                f"{index}: tensor {name!r} should be in {shard} and is not; fetch the"
+                f"{tell(index, name)} should be in {shard} and is not; fetch the"
                 " index and its shards again"
             )
     return tensors
@@ -112,6 +119,7 @@ def is_plain(name: Any) -> bool:
         and name not in ("", ".", "..")
         and name.isprintable()
         and not set(name) & set("/\\")
+        and len(name.encode()) <= LONGEST_NAME
     )
 
 
@@ -123,12 +131,12 @@ def _read_index(path: pathlib.Path) -> dict[str, str]:
     for tensor, shard in shard_of.items():
         if not is_plain(shard) or not shard.endswith(".safetensors"):
             raise InputError(
-                f"{path}: tensor {tensor!r} is said to be in {shard!r}; allowed is the"
+                f"{tell(path, tensor)} is said to be in {shard!r:.80}; allowed is the"
                 " plain name of a .safetensors file beside the index"
             )
         if not (path.parent / shard).is_file():
             raise InputError(
-                f"{path}: tensor {tensor!r} is said to be in {shard}, which is missing;"
+                f"{tell(path, tensor)} is said to be in {shard}, which is missing;"
                 " fetch that file too"
             )
     return shard_of
@@ -173,7 +181,10 @@ def _open_file(path: pathlib.Path) -> dict[str, Tensor]:
         raise InputError(f"{path} holds no tensor; fetch or save it again")
     return {
         name: Tensor(
-            shape, stored, functools.partial(_read_tensor, path, name, shape, stored)
+            shape,
+            stored,
+            functools.partial(_read_tensor, path, name, shape, stored),
+            tell(path, name),
         )
         for name, (shape, stored) in told.items()
     }
@@ -184,7 +195,7 @@ def _read_tensor(
 ) -> np.ndarray:
     if stored not in STORED.values():
         raise InputError(
-            f"{path}: tensor {name!r} is stored as {stored}; allowed:"
+            f"{tell(path, name)} is stored as {stored}; allowed:"
             f" {', '.join(STORED.values())}; save the model in one of these"
         )
     try:
@@ -193,10 +204,10 @@ def _read_tensor(
             array = file.get_tensor(name)
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
         raise InputError(
-            f"{path}: tensor {name!r} cannot be read: {error}; fetch or save it again"
+            f"{tell(path, name)} cannot be read: {error}; fetch or save it again"
         ) from error
     if STORED.get(array.dtype) != stored or array.shape != shape:
-        raise InputError(f"{path}: tensor {name!r} has changed since it was opened")
+        raise InputError(f"{tell(path, name)} has changed since it was opened")
     return array
 
 
@@ -220,21 +231,22 @@ def _fault(path: pathlib.Path) -> str | None:
     header.pop("__metadata__", None)
     for name, one in header.items():
         if not _is_told(one):
-            return f"tensor {name!r} is told as {one!r:.80}"
+            return f"tensor {name!r:.80} is told as {one!r:.80}"
     at, end = 0, size - 8 - length
     for name, one in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         start, stop = one["data_offsets"]
         if stop > end:
-            return f"tensor {name!r} should end at byte {stop} of {end}"
+            return f"tensor {name!r:.80} should end at byte {stop} of {end}"
         if start != at or stop < start:
-            return f"tensor {name!r} lies at bytes {start} to {stop}, not from {at} on"
-        item = {text: dtype.itemsize for dtype, text in STORED.items()}.get(
-            one["dtype"]
-        )
-        if item and math.prod(one["shape"]) * item != stop - start:
+            lies = f"lies at bytes {start} to {stop}, not from {at} on"
+            return f"tensor {name!r:.80} {lies}"
+        item = ITEM_BYTES.get(one["dtype"])
+        if item is None:
+            return f"tensor {name!r:.80} is of type {one['dtype']!r:.20}, not known"
+        if math.prod(one["shape"]) * item != stop - start:
             return (
-                f"tensor {name!r} of shape {one['shape']!s:.80} in {one['dtype']} does"
-                f" not take {stop - start} bytes"
+                f"tensor {name!r:.80} of shape {one['shape']!s:.80} in {one['dtype']}"
+                f" does not take {stop - start} bytes"
             )
         at = stop
     return f"its last tensor ends at byte {at} of {end}" if at < end else None

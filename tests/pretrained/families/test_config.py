@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tljax.pretrained.families import family_of, read_settings
+from tljax.pretrained.families import FAMILIES, family_of, read_settings
 from tljax.settings import InputError
 
 DECODER = {
@@ -12,6 +12,11 @@ DECODER = {
     "num_attention_heads": 32, "intermediate_size": 8, "max_position_embeddings": 64,
 }  # fmt: skip
 GPT2 = {"vocab_size": 37, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 64}
+
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4,
+    "original_max_position_embeddings": 16,
+}  # fmt: skip
 
 
 def read(family, **changes):
@@ -89,22 +94,77 @@ def test_gemmas_two_kinds_of_layer_keep_their_own_base():
             {"rope_scaling": "linear"},
             "has rope_scaling='linear'; it must be",
         ),
-        ("llama", {"rope_theta": None}, "config.json has a wrong value (float() arg"),
+        (
+            "llama",
+            {"rope_theta": None},
+            "config.json has rope_theta=None; it must be a",
+        ),
         ("llama", {"partial_rotary_factor": 0.5}, "has partial_rotary_factor=0.5; kno"),
         ("llama", {"attention_bias": "yes"}, "attention_bias='yes'; known here: False"),
         ("qwen2", {"layer_types": ["full", "x", "y"]}, "has layer_types='full'; known"),
-        ("qwen2", {"layer_types": 3}, "config.json has a wrong value ('int' object is"),
+        ("qwen2", {"layer_types": 3}, "config.json has layer_types=3; it must be a l"),
         ("gemma3_text", {"rope_parameters": {"rope_theta": 1.0}}, "one for each of fu"),
         ("gemma3_text", {"rope_parameters": {"full_attention": 3}}, "full_attention=3"),
         ("gemma3_text", {"layer_types": ["chunked_attention"] * 3}, "known here: 'sli"),
-        ("gemma3_text", {"head_dim": None}, "head_width is None; it must be of type"),
+        (
+            "gemma3_text",
+            {"head_dim": None},
+            "in config.json, head_dim is None; it must be",
+        ),
         ("bert", {"is_decoder": True}, "has is_decoder=True; known here: False"),
+        ("llama", {"rope_theta": "24"}, "has rope_theta='24'; it must be a number"),
+        ("llama", {"rope_theta": True}, "has rope_theta=True; it must be a number"),
+        ("llama", {"rope_theta": 0.5}, "in config.json, rope_theta is 0.5; it must be"),
+        ("llama", {"rope_scaling": LLAMA3}, "low_freq_factor=4.0, which must be less"),
+        (
+            "llama",
+            {"rms_norm_eps": "1"},
+            "in config.json, rms_norm_eps is '1'; it must",
+        ),
+        (
+            "llama",
+            {"num_attention_heads": 5},
+            "hidden_size=64 is not divisible by num_",
+        ),
+        (
+            "llama",
+            {"num_attention_heads": 65, "head_dim": 2},
+            "num_attention_heads=65 ",
+        ),
+        ("llama", {"head_dim": 5}, "config.json has head_dim=5; it must be even"),
+        ("llama", {"hidden_size": 4}, "in config.json, hidden_size is 4; it must be"),
+        (
+            "qwen2",
+            {"layer_types": ["full_attention"] * 2 + ["sliding_attention"]},
+            "use_sliding_window=False, but 'sliding_attention' in layer_types; correct",
+        ),
+        (
+            "gemma3_text",
+            {"query_pre_attn_scalar": 0},
+            "query_pre_attn_scalar=0; it mus",
+        ),
     ],
 )
 def test_what_a_config_cannot_say_is_one_line(family, changes, said):
     with pytest.raises(InputError, match=f"^here: .*{re.escape(said)}") as error:
         read(family, **changes)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("value", [0, -1, True, "8", 1.5, 2**31, 10**18])
+def test_sizes_are_held_against_a_range_before_anything_is_built(family, value):
+    sizes = GPT2 if family == "gpt2" else DECODER
+    more = ("head_dim", "num_key_value_heads") if family == "llama" else ()
+    for key in (*sizes, *more):
+        said = f"here: config.json has {key}={value!r}; it must be a whole number from"
+        with pytest.raises(InputError, match=f"^{re.escape(said)}"):
+            read(family, **{key: value})
+    if family == "mistral" and value:
+        with pytest.raises(
+            InputError, match="has sliding_window=.*; it must be a whol"
+        ):
+            read(family, sliding_window=value)
 
 
 def test_an_unknown_family_is_told_once():

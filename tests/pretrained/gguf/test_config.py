@@ -205,6 +205,7 @@ def test_an_older_config_leaves_the_head_to_be_worked_out():
         ("llama", {"attention.layer_norm_rms_epsilon": float("nan")}, "is nan; more"),
         ("llama", {"rope.dimension_count": 1}, "'llama.rope.dimension_count' is 1, a"),
         ("qwen3", {"attention.value_length": 4}, "attention.value_length' is 4"),
+        ("llama", {"vocab_size": 7}, "vocab_size' is 7, but .* has 20 rows; convert"),
         ("qwen2", {"rope.scaling.type": "longrope"}, "known here: none, linear"),
         ("gemma3", {}, "'gemma3.attention.sliding_window' is missing"),
         (

@@ -197,6 +197,14 @@ def test_a_length_that_no_file_can_have_is_not_believed(refused):
             "tensor 't' ends at byte 112, the file at 111",
         ),
         (
+            whole((), (tensor("t", [4], offset=4),), bytes(47)),
+            "tensor 't' begins at byte 68, no multiple of 32; the file is damaged",
+        ),
+        (
+            whole((), (tensor("t", [16]), tensor("u", [4], offset=32)), bytes(64)),
+            "tensor 'u' begins within tensor 't'; the file is damaged",
+        ),
+        (
             whole((key("general.alignment", 4, struct.pack("<I", 24)),)),
             "general.alignment is 24; it must be a power of two",
         ),

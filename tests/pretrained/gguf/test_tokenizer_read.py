@@ -247,6 +247,11 @@ def test_a_file_may_not_tell_types():
         (byte_level(merges=None), "key 'tokenizer.ggml.merges' is missing"),
         (byte_level(eos_token_id=-1), "eos_token_id is -1"),
         (byte_level(merges=["1 2", "1 9"]), r"merges\[1\] is '1 9'; it must be two"),
+        (
+            byte_level(token_type=np.full(len(TOKENS), 99)),
+            r"type\[0\] is 99; .* 0 to 6",
+        ),
+        (sentencepiece(scores=np.full(len(PIECES), np.nan)), r"scores\[0\] is nan; it"),
         (byte_level(merges=["12"]), r"merges\[0\] is '12'"),
         (sentencepiece(scores=None), "'tokenizer.ggml.scores' is missing"),
         (sentencepiece(scores=np.zeros(3)), f"3 token scores for {len(PIECES)} tokens"),

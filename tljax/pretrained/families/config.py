@@ -5,6 +5,7 @@ A value that cannot be is refused in one line; nothing is guessed.
 """
 
 import dataclasses
+import re
 from typing import Any
 
 from tljax.model import attention, transformer
@@ -23,6 +24,40 @@ FAMILIES = {
         gpt2.GPT2,
         bert.BERT,
     )
+}
+# our setting -> config.json's keys for it, whatever the family
+_KEYS = {
+    "width": ("hidden_size", "n_embd"),
+    "depth": ("num_hidden_layers", "n_layer"),
+    "heads": ("num_attention_heads", "n_head"),
+    "kv_heads": ("num_key_value_heads",),
+    "head_width": ("head_dim",),
+    "mlp_width": ("intermediate_size", "n_inner"),
+    "tied": ("tie_word_embeddings",),
+    "norm_epsilon": ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"),
+    "context": ("max_position_embeddings", "n_positions"),
+    "token_types": ("type_vocab_size",),
+    "windows": ("layer_types", "sliding_window"),
+    "rope_base": ("rope_theta",),
+    "rope_local_base": ("rope_local_base_freq",),
+    "rope_factor": ("factor",),
+    "rope_low_factor": ("low_freq_factor",),
+    "rope_high_factor": ("high_freq_factor",),
+    "rope_context": ("original_max_position_embeddings",),
+}
+_LARGEST = 2**24
+# config.json's sizes: range, and whether null will do; held against it before anything
+# of that size is built
+_SIZES = {
+    **dict.fromkeys((*_KEYS["width"], *_KEYS["heads"]), (1, _LARGEST, False)),
+    **dict.fromkeys((*_KEYS["kv_heads"], *_KEYS["head_width"]), (1, _LARGEST, True)),
+    **dict.fromkeys(_KEYS["mlp_width"], (1, _LARGEST, True)),
+    **dict.fromkeys(_KEYS["depth"], (1, 10_000, False)),
+    **dict.fromkeys(_KEYS["context"], (1, 2**30, False)),
+    "type_vocab_size": (0, _LARGEST, False),
+    "sliding_window": (0, 2**30, True),
+    "sliding_window_pattern": (1, 2**30, True),
+    "max_window_layers": (0, 2**30, True),
 }
 
 
@@ -45,15 +80,19 @@ def check_vocab_size(config: Config, where: str) -> None:
     """Checks the rows of the embedding.
 
     Raises:
-      InputError: no such key, or not a whole number above 0.
+      InputError: no such key, or not a whole number of rows.
     """
     if "vocab_size" not in config:
         raise InputError(f"{where}: config.json has no 'vocab_size'")
-    value = config["vocab_size"]
-    if type(value) is not int or value < 1:
+    _check_size(config, "vocab_size", 1, _LARGEST, where)
+
+
+def _check_size(config: Config, key: str, low: int, high: int, where: str) -> None:
+    value = config[key]
+    if type(value) is not int or not low <= value <= high:
         raise InputError(
-            f"{where}: config.json has vocab_size={value!r:.80}; it must be a whole"
-            " number above 0"
+            f"{where}: config.json has {key}={value!r:.80}; it must be a whole number"
+            f" from {low} to {high}"
         )
 
 
@@ -65,6 +104,9 @@ def read_settings(config: Config, where: str) -> ModelSettings:
     """
     family = family_of(config, where)
     check_vocab_size(config, where)
+    for key, (low, high, nullable) in _SIZES.items():
+        if key in config and not (nullable and config[key] is None):
+            _check_size(config, key, low, high, where)
     try:
         found = family.settings(config)
     except KeyError as error:
@@ -74,10 +116,29 @@ def read_settings(config: Config, where: str) -> ModelSettings:
     except (TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{where}: config.json has a wrong value ({error})") from error
     whole = {"dropout": 0.0, "scan_layers": False, "dtype": "auto", **found}
-    settings = from_config(ModelSettings, whole, f"{where}: model")
-    settings = _one_spelling(settings)
-    transformer.check(settings, f"{where}: model")
+    try:
+        settings = _one_spelling(from_config(ModelSettings, whole, "model"))
+        transformer.check(settings, "model")
+        if settings.heads > settings.width:
+            raise InputError(
+                f"model.heads={settings.heads} is more than model.width="
+                f"{settings.width}; correct one of them"
+            )
+    except InputError as error:
+        raise InputError(
+            f"{where}: in config.json, {_in_their_words(str(error), config)}"
+        ) from error
     return settings
+
+
+def _in_their_words(told: str, config: Config) -> str:
+    """'model.width=8 is ...' -> 'hidden_size=8 is ...', as this config.json has it."""
+
+    def theirs(found: re.Match) -> str:
+        keys = _KEYS.get(found[1], found.groups())
+        return next((key for key in keys if key in config), keys[0])
+
+    return re.sub(r"\bmodel\.(\w+)", theirs, told)
 
 
 def write_config(settings: ModelSettings, vocab_size: int) -> tuple[Family, dict]:

@@ -12,6 +12,7 @@ from tljax.pretrained.families.family import (
     Config,
     Family,
     Place,
+    Unsupported,
     linear,
     norm,
     only,
@@ -58,6 +59,8 @@ def decoder(
     heads = config["num_attention_heads"]
     shared = config.get("num_key_value_heads", kv_heads)
     width = config.get("head_dim", head_width)
+    if width and width % 2:
+        raise Unsupported(f"config.json has head_dim={width}; it must be even")
     return {
         "width": config["hidden_size"],
         "depth": config["num_hidden_layers"],
@@ -101,7 +104,12 @@ def bias_of(config: Config) -> str:
 def layer_windows(config: Config, is_local: Callable[[int], bool]) -> tuple[int, ...]:
     """A window a layer: by layer_types, in older files by the family's rule."""
     depth, window = config["num_hidden_layers"], config.get("sliding_window", _WINDOW)
-    local = config.get("layer_types") or [
+    given = config.get("layer_types")
+    if given is not None and not isinstance(given, list | tuple):
+        raise Unsupported(
+            f"config.json has layer_types={given!r:.80}; it must be a list"
+        )
+    local = given or [
         "sliding_attention" if is_local(i) else "full_attention" for i in range(depth)
     ]
     for one in local:
@@ -146,7 +154,14 @@ def _qwen_windows(config: Config) -> tuple[int, ...]:
     only(config, "use_sliding_window", False, True, default=False)
     first = config.get("max_window_layers", 28)
     windows = layer_windows(config, lambda i: i >= first)
-    return windows if config.get("use_sliding_window") else ()
+    if config.get("use_sliding_window"):
+        return windows
+    if "sliding_attention" in (config.get("layer_types") or ()):  # theirs fails, late
+        raise Unsupported(
+            "config.json has use_sliding_window=False, but 'sliding_attention' in"
+            " layer_types; correct one of the two"
+        )
+    return ()
 
 
 def _qwen_config(s: ModelSettings) -> dict[str, Any]:

@@ -89,6 +89,20 @@ def only(config: Config, key: str, *allowed: Any, default: Any = None) -> None:
         )
 
 
+def number(config: Config, key: str, *default: float) -> float:
+    """The number under a key, or the default; without one the key must be there.
+
+    Raises:
+      Unsupported: there is something else, or a number that is not above 0.
+    """
+    value = config.get(key, *default) if default else config[key]
+    if type(value) not in (int, float) or not value > 0:
+        raise Unsupported(
+            f"config.json has {key}={value!r:.80}; it must be a number above 0"
+        )
+    return float(value)
+
+
 def group(config: Config, key: str) -> Config:
     """The mapping under a key; empty where there is none, or null.
 

@@ -16,7 +16,15 @@ from tljax.pretrained.families.decoders import (
     layer_types,
     layer_windows,
 )
-from tljax.pretrained.families.family import LAYER, Config, Family, Place, norm, only
+from tljax.pretrained.families.family import (
+    LAYER,
+    Config,
+    Family,
+    Place,
+    norm,
+    number,
+    only,
+)
 from tljax.pretrained.families.rope import read_rope_by_kind
 from tljax.settings import ModelSettings
 
@@ -54,7 +62,7 @@ def _gemma3(config: Config) -> dict[str, Any]:
         "bias": bias_of({**config, "mlp_bias": False}),
         "norm_place": "both",
         "windows": layer_windows(config, lambda i: bool((i + 1) % every)),
-        "attention_scale": config.get("query_pre_attn_scalar", 256) ** -0.5,
+        "attention_scale": number(config, "query_pre_attn_scalar", 256) ** -0.5,
         "embedding_scale": config["hidden_size"] ** 0.5,
     }
 

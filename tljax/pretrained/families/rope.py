@@ -6,7 +6,13 @@ each kind of layer; Transformers 4: rope_theta, and rope_scaling {rope_type, fac
 
 from typing import Any
 
-from tljax.pretrained.families.family import Config, Unsupported, group, only
+from tljax.pretrained.families.family import (
+    Config,
+    Unsupported,
+    group,
+    number,
+    only,
+)
 from tljax.settings import ModelSettings
 
 BASE = 10_000.0  # Transformers', where a config does not say
@@ -43,7 +49,7 @@ def read_rope_by_kind(config: Config, *, base: float) -> dict[str, Any]:
         **group(given, "sliding_attention"),
     }
     only(local, "rope_type", "default", default="default")
-    return {**_fields(whole), "rope_local_base": float(local["rope_theta"])}
+    return {**_fields(whole), "rope_local_base": number(local, "rope_theta")}
 
 
 def rope_config(s: ModelSettings) -> dict[str, Any]:
@@ -63,7 +69,7 @@ def rope_config(s: ModelSettings) -> dict[str, Any]:
 def _fields(given: Config) -> dict[str, Any]:
     only(given, "partial_rotary_factor", 1.0, None)
     name = given.get("rope_type", given.get("type", "default"))
-    found: dict[str, Any] = {"rope_base": float(given["rope_theta"])}
+    found: dict[str, Any] = {"rope_base": number(given, "rope_theta")}
     if name == "default":
         return found
     if name not in ("linear", "llama3"):
@@ -71,11 +77,17 @@ def _fields(given: Config) -> dict[str, Any]:
             f"config.json has rope_type {name!r:.80}; known here: 'default', 'linear',"
             " 'llama3'"
         )
-    found |= {"rope_scaling": name, "rope_factor": float(given["factor"])}
+    found |= {"rope_scaling": name, "rope_factor": number(given, "factor")}
     if name == "llama3":
+        low, high = (number(given, f"{end}_freq_factor") for end in ("low", "high"))
+        if low >= high:
+            raise Unsupported(
+                f"config.json has low_freq_factor={low}, which must be less than"
+                f" high_freq_factor={high}"
+            )
         found |= {
-            "rope_low_factor": float(given["low_freq_factor"]),
-            "rope_high_factor": float(given["high_freq_factor"]),
-            "rope_context": int(given["original_max_position_embeddings"]),
+            "rope_low_factor": low,
+            "rope_high_factor": high,
+            "rope_context": int(number(given, "original_max_position_embeddings")),
         }
     return found

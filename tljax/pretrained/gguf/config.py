@@ -62,10 +62,17 @@ def read_config(
     head_dim = _head_dim(header, arch, max(config["hidden_size"] // heads, 1))
     theta = _positive(header, f"{arch}.rope.freq_base", float, _ROPE_BASE)
     theta = gguf_rope.decimal(theta)
+    # the embedding's rows, which the list of tokens may not fill
+    rows = tensors["token_embd.weight"].shape[0]
+    told = header.value(f"{arch}.vocab_size", int, rows)
+    if told != rows:
+        raise InputError(
+            f"{header.path}: metadata '{arch}.vocab_size' is {told}, but tensor"
+            f" 'token_embd.weight' has {rows} rows; convert the model anew"
+        )
     config |= {
         "head_dim": head_dim,
-        # the embedding's rows, which the list of tokens may not fill
-        "vocab_size": tensors["token_embd.weight"].shape[0],
+        "vocab_size": rows,
         "tie_word_embeddings": "output.weight" not in tensors,
         "rope_theta": theta,
         "rope_scaling": gguf_rope.read_scaling(

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from tljax.pretrained.checkpoint import tell
 from tljax.settings import InputError, suggestion
 
 MAGIC = b"GGUF"
@@ -157,11 +158,13 @@ def read_header(path: Path) -> Header:
         if name in places:
             raise InputError(f"{path} is damaged: two tensors {_short(name)}")
         places[name] = cursor.place(name)
-    start = _aligned(cursor.at, Header(path, metadata, {}))
+    alignment = _alignment(Header(path, metadata, {}))
+    start = -(-cursor.at // alignment) * alignment
     tensors = {
         name: _stored(path, len(data), name, shape, code, start + offset)
         for name, (shape, code, offset) in places.items()
     }
+    _check_places(path, tensors, alignment)
     return Header(path, metadata, tensors)
 
 
@@ -237,22 +240,37 @@ class _Cursor:
         return shape[::-1], self.number("<u4", what), self.number("<u8", what)
 
 
-def _aligned(at: int, header: Header) -> int:
-    """Where tensors begin, after a header that ends at byte `at`."""
+def _alignment(header: Header) -> int:
+    """Of whose multiples tensors begin at one, counted from the file's start."""
     alignment = header.value("general.alignment", int, _ALIGNMENT)
     if alignment <= 0 or alignment & (alignment - 1):
         raise InputError(
             f"{header.path} is damaged: general.alignment is {alignment};"
             " it must be a power of two"
         )
-    return -(-at // alignment) * alignment
+    return alignment
+
+
+def _check_places(path: Path, tensors: Mapping[str, Stored], alignment: int) -> None:
+    """Tensors begin where they may, none within another."""
+    end, last = 0, ""
+    for name, one in sorted(tensors.items(), key=lambda item: item[1].start):
+        fault = f"begins within tensor {_short(last)}" if one.start < end else ""
+        if one.start % alignment:
+            fault = f"begins at byte {one.start}, no multiple of {alignment}"
+        if fault:
+            raise InputError(
+                f"{tell(path, name)} {fault}; the file is damaged: fetch or convert it"
+                " again"
+            )
+        end, last = one.start + math.prod(one.raw_shape), name
 
 
 def _stored(
     path: Path, size: int, name: str, shape: tuple[int, ...], code: int, start: int
 ) -> Stored:
     """A tensor that lies within a file of `size` bytes."""
-    what = f"{path}: tensor {_short(name)}"
+    what = tell(path, name)
     known = GGMLQuantizationType.__members__.values()
     kind = GGMLQuantizationType(code) if code in known else None
     if kind is None or kind.name not in READABLE:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tljax.pretrained.checkpoint import Checkpoint, Tensor
+from tljax.pretrained.checkpoint import Checkpoint, Tensor, tell
 from tljax.pretrained.gguf import config as gguf_config
 from tljax.pretrained.gguf import names as gguf_names
 from tljax.pretrained.gguf import values as gguf_values
@@ -60,7 +60,7 @@ def open_gguf(path: Path) -> Checkpoint:
     for name, theirs in names.items():
         stored = header.tensors[name]
         read = functools.partial(_read, stored, name, architecture, config)
-        tensors[theirs] = Tensor(stored.shape, stored.kind.name, read)
+        tensors[theirs] = Tensor(stored.shape, stored.kind.name, read, tell(path, name))
     return Checkpoint(where, config, tensors, tokenizer_json, tokenizer_config)
 
 

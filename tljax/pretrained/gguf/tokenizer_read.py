@@ -6,6 +6,7 @@ handed on as the file says it.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from tljax.pretrained.gguf.vocabulary import (
     PRES,
     SPACE,
     SPECIAL,
+    TYPES,
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
@@ -106,6 +108,12 @@ def _types(header: Header, count: int) -> list[int]:
     ).tolist()
     if len(types) != count:
         raise InputError(f"{header.path}: {len(types)} token types for {count} tokens")
+    for i, kind in enumerate(types):
+        if kind not in TYPES:
+            raise InputError(
+                f"{header.path}: tokenizer.ggml.token_type[{i}] is {kind}; there are"
+                f" types {TYPES[0]} to {TYPES[-1]}; convert the model anew"
+            )
     return types
 
 
@@ -205,6 +213,12 @@ def _sentencepiece(
         raise InputError(
             f"{header.path}: {len(scores)} token scores for {len(tokens)} tokens"
         )
+    for i, score in enumerate(scores):
+        if math.isnan(score):
+            raise InputError(
+                f"{header.path}: tokenizer.ggml.scores[{i}] is {score}; it must be a"
+                " number: convert the model anew"
+            )
     vocab = _vocab(tokens, types)
     if "tokenizer.ggml.merges" in header.metadata:
         merges = _merges(header, vocab)

@@ -7,7 +7,7 @@ SentencePiece BPE ('llama'): text | ' ' is '▁' | join what makes the best-scor
 from collections.abc import Sequence
 from typing import NamedTuple
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+TYPES = UNDEFINED, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(7)
 NONE = ("none", "no_vocab")
 SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 SPACE = "▁"

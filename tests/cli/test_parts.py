@@ -1,0 +1,62 @@
+"""Other people's tokenizers: every token that they put in has a row."""
+
+import dataclasses
+import json
+
+import pytest
+
+from tljax.cli.parts import checkpoint_tokenizer
+from tljax.pretrained.folder import open_folder
+from tljax.settings import InputError
+
+
+@pytest.fixture
+def changed(tiny_llama):
+    """changed(parts of tokenizer.json, **config) -> the tiny llama's checkpoint."""
+    checkpoint = open_folder(tiny_llama)
+    whole = json.loads(checkpoint.tokenizer_json)
+    rows = len(whole["model"]["vocab"])  # 275
+    far = {**whole["added_tokens"][0], "id": rows, "content": "<far>"}
+    whole["added_tokens"].append(far)
+
+    def build(parts, **config):
+        return dataclasses.replace(
+            checkpoint,
+            config=checkpoint.config | {"vocab_size": rows},
+            tokenizer_json=json.dumps(whole | parts),
+            tokenizer_config=checkpoint.tokenizer_config | config,
+        )
+
+    return build
+
+
+FAR = {"SpecialToken": {"id": "<far>", "type_id": 0}}
+TEXT = {"Sequence": {"id": "A", "type_id": 0}}
+AROUND = {
+    "type": "TemplateProcessing",
+    "single": [FAR, TEXT],
+    "pair": [TEXT, TEXT],
+    "special_tokens": {"<far>": {"id": "<far>", "ids": [275], "tokens": ["<far>"]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("parts", "config"),
+    [
+        ({}, {"eos_token": "<far>"}),
+        ({}, {"pad_token": "<far>"}),
+        ({}, {"bos_token": "<far>", "add_bos_token": True}),
+        ({"post_processor": AROUND}, {}),
+    ],
+)
+def test_a_token_without_a_row_must_not_be_put_in(changed, parts, config):
+    assert checkpoint_tokenizer(changed({})).vocab_size == 276  # it may be there
+    said = "the tokenizer puts in '<far>', id 275, but the embedding has 275 rows"
+    with pytest.raises(InputError, match=said):
+        checkpoint_tokenizer(changed(parts, **config))
+
+
+def test_a_vocabulary_is_not_empty(changed):
+    empty = {"model": {"type": "BPE", "vocab": {}, "merges": []}}
+    with pytest.raises(InputError, match="its tokenizer.json has an empty vocabulary"):
+        checkpoint_tokenizer(changed(empty))
