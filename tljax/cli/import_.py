@@ -7,12 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tljax.cli.command import (
-    Flag,
-    check_new_folder,
-    read_only_flags,
-    whole_folder,
-)
+from tljax.cli.command import Flag, check_new_folder, read_only_flags
+from tljax.data.folders import whole_folder
 from tljax.settings import InputError
 
 DESCRIPTION = """
@@ -52,7 +48,8 @@ def run(argv: Sequence[str]) -> None:
 
     started = time.monotonic()
     model = open_model(source, place=lambda path, value: jax.device_put(value))
-    with whole_folder(out) as folder:
+    size_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
+    with whole_folder(out, size_bytes=size_bytes) as folder:
         _write(model, folder, time.monotonic() - started)
     print(
         f"{out}: {parts.count(model.params):,} parameters from {len(model.ledger)}"
