@@ -208,6 +208,12 @@ def test_a_link_is_no_new_folder(tmp_path, target):
         check_new_folder(tmp_path / "link")
 
 
+@pytest.mark.parametrize("name", ["a" * 300, f"{'a' * 300}/out"])
+def test_a_name_that_is_too_long_is_no_new_folder(tmp_path, name):
+    with pytest.raises(InputError, match="cannot write .*: File name too long"):
+        check_new_folder(tmp_path / name)
+
+
 @pytest.fixture
 def outside(monkeypatch):
     """outside(name, stream) puts a stream in the place of sys.NAME."""

@@ -289,9 +289,10 @@ def _one_line(text: str) -> str:
 
 def check_new_folder(out: pathlib.Path) -> None:
     """Raises InputError where an --out is there or cannot be made: before any work."""
-    if out.is_symlink():
+    # os.path's answer False, where pathlib's raise, of a name that is too long
+    if os.path.islink(out):
         raise InputError(f"--out={out} is a link; give a new folder")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out={out} is there already; give a new folder")
     check_writable(out)
 
@@ -304,7 +305,7 @@ def check_file(out: pathlib.Path, *suffixes: str, flag: str = "out") -> None:
       suffixes: what its name may end in.
       flag: the flag's name.
     """
-    if out.is_dir() or out.suffix.lower() not in suffixes:
+    if os.path.isdir(out) or out.suffix.lower() not in suffixes:
         allowed = " or ".join(suffixes)
         raise InputError(f"--{flag}={out} must be a file ending in {allowed}")
     check_writable(out, end=".new")

@@ -63,7 +63,7 @@ def scratch_beside(out: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       InputError: it cannot be made, or the body meets an OSError.
     """
-    made = [parent for parent in out.parents if not parent.exists()]
+    made = [parent for parent in out.parents if not os.path.exists(parent)]
     prefix = f".unfinished-{out.name[:_NAME]}-"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
