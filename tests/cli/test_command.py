@@ -1,11 +1,15 @@
 """Flags are read strictly; every command ends in a status and at most one line."""
 
+import io
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
 from tljax.cli.command import (
     Flag,
+    check_new_folder,
     columns,
     no_words,
     number_lines,
@@ -13,7 +17,6 @@ from tljax.cli.command import (
     read_only_flags,
     run_command,
     unmarked_if_refused,
-    whole_folder,
 )
 from tljax.settings import InputError
 
@@ -131,7 +134,10 @@ def test_an_input_error_is_one_line_and_status_2(capsys):
     [
         (InputError("a\rb\x1b[31m"), "a b [31m"),
         (InputError("x" * 10_000), "x" * 2_000 + " ..."),
-        (OSError(36, "File name too long", "abc"), "abc: File name too long"),
+        (
+            OSError(36, "File name too long", "abc"),
+            "abc: File name too long; mend that or give another place",
+        ),
         (MemoryError("1 EiB"), "out of memory (1 EiB); ask for less"),
     ],
 )
@@ -193,19 +199,62 @@ def test_what_a_stopped_command_wrote_stays(tmp_path):
     assert (tmp_path / "run" / "config.json").exists()
 
 
-def test_a_folder_appears_whole_beside_what_stands_there(tmp_path):
-    (tmp_path / "out.new").mkdir()
-    with whole_folder(tmp_path / "out") as fresh:
-        (fresh / "a.txt").write_text("a")
-        assert not (tmp_path / "out").exists()
-    assert [one.name for one in (tmp_path / "out").iterdir()] == ["a.txt"]
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["out", "out.new"]
-    # other users may read it, as any folder
-    assert (tmp_path / "out").stat().st_mode == (tmp_path / "out.new").stat().st_mode
+@pytest.mark.parametrize("target", ["nowhere", "empty"])
+def test_a_link_is_no_new_folder(tmp_path, target):
+    (tmp_path / "empty").mkdir()
+    check_new_folder(tmp_path / "empty")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(InputError, match="--out=.*link is a link; give a new folder"):
+        check_new_folder(tmp_path / "link")
 
 
-def test_a_folder_that_is_not_finished_is_not_there_nor_its_parents(tmp_path):
-    with pytest.raises(InputError), whole_folder(tmp_path / "a" / "b" / "out") as fresh:
-        (fresh / "a.txt").write_text("a")
-        raise InputError("no")
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("name", ["a" * 300, f"{'a' * 300}/out"])
+def test_a_name_that_is_too_long_is_no_new_folder(tmp_path, name):
+    with pytest.raises(InputError, match="cannot write .*: File name too long"):
+        check_new_folder(tmp_path / name)
+
+
+@pytest.fixture
+def outside(monkeypatch):
+    """outside(name, stream) puts a stream in the place of sys.NAME."""
+    return lambda name, stream: monkeypatch.setattr(sys, name, stream)
+
+
+def text_stream(raw, encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(raw, encoding=encoding)
+
+
+def test_texts_are_utf_8_whatever_the_locale_says(outside):
+    written = io.BytesIO()
+    outside("stdin", text_stream(io.BytesIO(b"\xef\xbb\xbf\xc3\xa9\n"), "ascii"))
+    outside("stdout", text_stream(written, "ascii"))
+    assert run_command(lambda argv: print(input() + "\udcff"), []) == 0
+    assert written.getvalue() == b"\xc3\xa9\\udcff\n"
+
+
+def test_bytes_that_are_no_text_are_one_line(outside, capsys):
+    outside("stdin", text_stream(io.BytesIO(b"\xff\n"), "utf-8"))
+    assert run_command(lambda argv: print(input()), []) == 2
+    said = capsys.readouterr().err
+    assert "not UTF-8" in said and "0xff" in said and said.count("\n") == 1
+
+
+def test_a_closed_stream_is_empty_and_a_closed_output_is_refused(outside, capsys):
+    outside("stdin", None)
+    assert run_command(lambda argv: len(sys.stdin.read()), []) == 0
+    sys.stdin.close()
+    outside("stdout", None)
+    assert run_command(lambda argv: 0, []) == 2
+    assert "standard output is closed" in capsys.readouterr().err
+
+
+def test_a_full_disk_behind_the_output_is_one_line():
+    code = "from tljax.cli.command import run_command as run; import sys;"
+    code += "sys.exit(run(lambda argv: print('a'), []))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("tljax: error: standard output: No space left")
+    assert done.stderr.count("\n") == 1

@@ -40,6 +40,7 @@ def test_answers_that_are_there_are_counted_and_a_cut_off_one_goes(
 @pytest.mark.parametrize(
     "text",
     [
+        '{"prompt": ' + "[" * 100_000 + "\n",
         "my notes",
         "my notes\n",
         '{"a": 1}',
@@ -96,6 +97,50 @@ def test_a_prompt_that_is_too_long_is_found_before_any_is_answered(
     said = refused(*command, f"--output={tmp_path}/out.jsonl")
     assert "shorten the prompt" in said
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--prompt=a", "--text=b"], "--text goes with --input, not with --prompt"),
+        (["--prompt=a", "--output=-"], "--output goes with --input, not with"),
+        (["--prompt=a", "--top_p=7"], "--top_p is 7.0; it must be a number above 0"),
+        (["--prompt=a", "--stop=" + "[" * 50_000], "is no JSON list"),
+        (["--prompt="], "--prompt is empty"),
+        (["--input=prompts.txt"], "prompts.txt, line 2 is empty"),
+        (["--input=prompts.jsonl"], "prompts.jsonl, row 2 is empty"),
+        (
+            ["--input=a.txt", f"--output={'a' * 300}.jsonl"],
+            ".jsonl: File name too long",
+        ),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(
+    tiny_llama, tmp_path, monkeypatch, refused, flags, said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("a\n")
+    (tmp_path / "prompts.txt").write_text("a\n\nb\n")
+    (tmp_path / "prompts.jsonl").write_text('{"text": "a"}\n\n{"text": ""}\n')
+    before = set(tmp_path.iterdir())
+    model = f"--model=hf:{tiny_llama}"
+    assert said in refused("generate", model, "--max_new=5", "--dtype=float32", *flags)
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"causal": False}, "x is an encoder and predicts no next word; `tljax embed`"),
+        ({"params": {"head": {}}}, "x was fine-tuned to classify; `tljax predict`"),
+    ],
+)
+def test_a_model_that_predicts_no_next_word_is_told_where_to_go(changes, said):
+    settings = types.SimpleNamespace(causal=changes.get("causal", True))
+    params = changes.get("params", {})
+    model = types.SimpleNamespace(name="x", settings=settings, params=params)
+    with pytest.raises(InputError, match=said):
+        generate.check_writes(model)
 
 
 def test_every_token_that_a_checkpoint_names_ends_a_text(tiny_llama, tmp_path, capsys):

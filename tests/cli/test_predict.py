@@ -150,6 +150,11 @@ def test_bad_standard_input_is_one_line(data, said, labelled_run, refused, monke
     assert "names a column" in refused("predict", *names, "--text=a")
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf\xc3\xa9\n\nb")
+    assert predict.read_texts(str(tmp_path / "a.txt"), None) == ["é", "", "b"]
+
+
 @pytest.mark.parametrize("name", ["out.txt", "out", ".", "in.jsonl"])
 def test_an_output_that_cannot_be_is_refused_before_any_work(
     name, labelled_run, write_input, refused, tmp_path

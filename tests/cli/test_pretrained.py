@@ -152,7 +152,7 @@ def test_prompts_of_a_file_get_what_each_gets_alone(imported, tmp_path, capsys):
 def talk(imported, monkeypatch, capsys):
     """talk(lines) -> (out, err): an answer a line, and what was refused."""
 
-    def said(*lines):
+    def said(*lines, status=0, flags=("--max_new=6",)):
         answers = iter(lines)
 
         def ask(_):
@@ -162,8 +162,8 @@ def talk(imported, monkeypatch, capsys):
                 raise EOFError from None
 
         monkeypatch.setattr("builtins.input", ask)
-        flags = ["--temperature=0", "--max_new=6", "--dtype=float32"]
-        assert main(["chat", f"--model={imported}", *flags]) == 0
+        always = [f"--model={imported}", "--temperature=0", "--dtype=float32"]
+        assert main(["chat", *always, *flags]) == status
         return capsys.readouterr()
 
     return said
@@ -177,10 +177,25 @@ def test_a_chat_remembers_what_was_said(talk):
     assert talk("a film", "/quit", "a film").out == alone
 
 
-def test_a_message_that_is_too_long_leaves_the_conversation_as_it_was(talk):
+def test_a_message_that_is_too_long_ends_a_chat_that_nobody_watches(talk):
+    said = talk("a lovely film", "film " * 200, "a film", status=2)
+    assert said.out == talk("a lovely film").out
+    assert said.err.startswith("tljax: error: a message of this length")
+
+
+def test_room_for_an_answer_is_looked_for_before_the_first_question(talk):
+    said = talk(status=2, flags=["--max_new=64"])
+    assert said.out == "" and "lower --max_new" in said.err
+
+
+def test_a_message_that_is_too_long_leaves_the_conversation_as_it_was(
+    talk, monkeypatch
+):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     kept = talk("a lovely film", "a film")
     tried = talk("a lovely film", "film " * 200, "a film")
-    assert tried.out == kept.out and not kept.err
+    twice = "\nmodel: model: "  # asked for the message that is refused, too
+    assert tried.out == kept.out.replace("\nmodel: ", twice) and not kept.err
     assert tried.err.count("\n") == 1 and "exceed the model's context" in tried.err
 
 

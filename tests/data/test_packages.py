@@ -134,3 +134,10 @@ def test_boolq_keeps_the_authors_test_questions_out_of_its_rows(tmp_path):
     boolq = PACKAGED["boolq"]
     assert list(boolq.rows(tmp_path / package.file)) == [("is it?\nIt is.", "yes")]
     assert list(boolq.test_rows(tmp_path / package.file)) == [("was it?\nNo.", "no")]
+
+
+def test_a_cache_that_cannot_be_made_is_one_line(offline, tmp_path):
+    package = make_wheel(offline, inside="a.txt", content=b"a")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="file/packages: .*; make room, or set TLJAX_"):
+        fetch_package(package, cache=tmp_path / "file")

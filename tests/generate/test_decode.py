@@ -336,11 +336,11 @@ def test_no_prompts_no_texts(make):
         ({"prompts": [[-1]]}, "prompts[0] has the id -1"),
         ({"prompts": [[1.5]]}, "prompts[0] has numbers of float64"),
         ({"prompts": [[[1]]]}, "prompts[0] has shape (1, 1)"),
-        ({"prompts": [LONG * 2]}, "the prompt has 26 tokens; prompt and answer together"
+        ({"prompts": [LONG * 2]}, "prompts[0] has 26 tokens; prompt and answer together"
          " may have 25"),
-        ({"prompts": [(LONG * 2)[:25]]}, "the prompt has 25 tokens"),
-        ({"prompts": [LONG], "max_new": 13}, "a prompt of 13 tokens and 13 new ones"
-         " exceed the model's 25; set max_new to at most 12"),
+        ({"prompts": [(LONG * 2)[:25]]}, "prompts[0] has 25 tokens"),
+        ({"prompts": [LONG], "max_new": 13}, "prompts[0] has 13 tokens, which with"
+         " 13 new ones exceed the model's 25; set max_new to at most 12"),
         ({"max_new": 0}, "max_new is 0; it must be at least 1"),
         ({"sampling": Sampling(-1.0)}, "sampling.temperature is -1.0"),
         ({"seeds": [1]}, "1 seeds for 3 prompts"),

@@ -154,13 +154,19 @@ def test_other_numbers_compile_nothing_anew():
         ({"temperature": float("nan")}, "chat.temperature is nan"),
         ({"temperature": float("inf")}, "chat.temperature is inf"),
         ({"temperature": "warm"}, "chat.temperature is 'warm'"),
-        ({"top_k": -1}, "chat.top_k is -1; it must be a whole number of at least 0:"),
+        ({"temperature": 1e300}, "it must be a number of at least 0 and at most 1,000"),
+        (
+            {"top_k": -1},
+            "chat.top_k is -1; it must be a whole number of at least 0 and",
+        ),
+        ({"top_k": 10**300}, "and at most 1,000,000,000: tokens kept"),
         ({"top_k": 2.5}, "chat.top_k is 2.5"),
         (
             {"top_p": 0.0},
             "chat.top_p is 0.0; it must be a number above 0 and at most 1: the fewest",
         ),
         ({"top_p": 1.1}, "chat.top_p is 1.1"),
+        ({"top_p": 1e-300}, "chat.top_p is 1e-300"),  # 0 in float32: none would be kept
         (
             {"min_p": -0.1},
             "chat.min_p is -0.1; it must be a number of at least 0 and at",
@@ -168,8 +174,9 @@ def test_other_numbers_compile_nothing_anew():
         ({"min_p": 1.1}, "chat.min_p is 1.1"),
         (
             {"repetition_penalty": 0.0},
-            "chat.repetition_penalty is 0.0; it must be a number above 0:",
+            "chat.repetition_penalty is 0.0; it must be a number of at least 0.001 and",
         ),
+        ({"repetition_penalty": 1e300}, "at least 0.001 and at most 1,000:"),
         ({"repetition_penalty": True}, "chat.repetition_penalty is True"),
     ],
 )

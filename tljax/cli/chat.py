@@ -14,7 +14,8 @@ from tljax.settings import InputError
 DESCRIPTION = """
 You type, the model answers, and what was said before stays in the conversation as long
 as it fits the model's context; then the oldest exchange is dropped, which is said. A
-message that does not fit even alone is refused, and the conversation stays as it was.
+message that does not fit even alone is refused, and the conversation stays as it was;
+where the messages come from a file or a program, it ends the command.
 
   tljax chat --model=pkg:smollm2-135m
   echo 'What is a noun?' | tljax chat --model=pkg:smollm2-135m --temperature=0
@@ -40,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     options = read_options(given)
     writer = Writer(given["model"], dtype=given.get("dtype"))
     talk = Conversation(writer, options, system=given.get("system"))
-    talk.prompt()  # refused now, not after the first question
+    talk.check()
     asks = sys.stdin.isatty()
     while True:
         try:
@@ -58,6 +59,8 @@ def run(argv: Sequence[str]) -> None:
                 talk.say(line, show=lambda text: print(text, end="", flush=True))
                 print()
             except InputError as error:
+                if not asks:  # a program must learn of it
+                    raise
                 print(error, file=sys.stderr)
 
 
@@ -87,6 +90,16 @@ class Conversation:
         tokenizer = self._writer.tokenizer
         text = render_chat(tokenizer, messages, add_generation_prompt=True)
         return tokenizer.encode_prompt(text)
+
+    def check(self) -> None:
+        """Raises InputError where no question at all could be answered."""
+        room, new = self._writer.context, self._options.max_new
+        if not self._fits(()):
+            raise InputError(
+                f"--max_new={new} and the {len(self.prompt())} tokens around a message"
+                f" exceed the model's context of {room}; lower --max_new or shorten"
+                " --system"
+            )
 
     def say(self, text: str, *, show: Callable[[str], None]) -> str:
         """Adds a message of the user's and the model's answer, which is returned.

@@ -7,16 +7,18 @@ Knows no verb and imports no JAX, so that help and refusals come at once.
 
 import contextlib
 import dataclasses
+import io
 import os
 import pathlib
 import shutil
 import sys
-import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tljax.data.folders import check_writable
 from tljax.settings import InputError, suggestion
+from tljax.train.files import DISK_FULL
 
 STOPPED = "stopped; the same command goes on from where it was saved last"
 NOTHING_WRITTEN = "stopped; nothing was written"
@@ -220,7 +222,10 @@ def run_command(
       our output has gone.
     """
     try:
-        return command(argv) or 0
+        _prepare_streams()
+        status = command(argv) or 0
+        sys.stdout.flush()  # what fails does so here, not at Python's end
+        return status
     except InputError as error:
         print(f"{program}: error: {_one_line(str(error))}", file=sys.stderr)
         return 2
@@ -232,16 +237,48 @@ def run_command(
         after_sign = "\n" if sys.stderr.isatty() else ""  # a terminal shows ^C first
         print(f"{after_sign}{program}: {str(interrupt) or stopped}", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Python flushes stdout once more at its end; that must not fail too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except OSError as error:
-        if error.filename is None:  # a defect of ours
-            raise
-        told = _one_line(f"{error.filename}: {error.strerror}")
+    except UnicodeError as error:
+        told = _one_line(f"what was given is not UTF-8 ({error}); convert it first")
         print(f"{program}: error: {told}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        _drop_stdout()
+        return 141
+    except OSError as error:
+        where = error.filename
+        if where is None and error.errno in DISK_FULL:  # files say their name
+            _drop_stdout()
+            where = "standard output"
+        if where is None:  # a defect of ours
+            raise
+        told = _one_line(f"{where}: {error.strerror}; mend that or give another place")
+        print(f"{program}: error: {told}", file=sys.stderr)
+        return 2
+
+
+def _prepare_streams() -> None:
+    """Texts are UTF-8 whatever the locale says; what a terminal reads is its own.
+
+    Raises:
+      InputError: standard output is closed.
+    """
+    if sys.stdout is None:  # as by >&-
+        raise InputError("standard output is closed; send it to a file or /dev/null")
+    sys.stdin = sys.stdin or open(os.devnull)
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+    for stream, encoding, errors in (
+        (sys.stdin, "utf-8-sig", "strict"),
+        (sys.stdout, "utf-8", "backslashreplace"),
+        (sys.stderr, "utf-8", "backslashreplace"),
+    ):
+        if isinstance(stream, io.TextIOWrapper):
+            own = stream.encoding if stream.isatty() else encoding
+            stream.reconfigure(encoding=own, errors=errors)
+
+
+def _drop_stdout() -> None:
+    """Python flushes it once more at its end; that must not fail too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(text: str) -> str:
@@ -251,39 +288,27 @@ def _one_line(text: str) -> str:
 
 
 def check_new_folder(out: pathlib.Path) -> None:
-    """Raises InputError where an --out holds something."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """Raises InputError where an --out is there or cannot be made: before any work."""
+    # os.path's answer False, where pathlib's raise, of a name that is too long
+    if os.path.islink(out):
+        raise InputError(f"--out={out} is a link; give a new folder")
+    if os.path.exists(out) and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out={out} is there already; give a new folder")
+    check_writable(out)
 
 
-@contextlib.contextmanager
-def whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to fill, which becomes `out` at the end: whole or not at all.
+def check_file(out: pathlib.Path, *suffixes: str, flag: str = "out") -> None:
+    """Raises InputError where no such file can be written: before any work.
 
-    It is made afresh beside `out`, so that neither a user's folder nor what a killed
-    command left is in the way; where the body fails, no folder is left.
-
-    Raises:
-      InputError: no folder can be made there.
+    Args:
+      out: what a flag gave.
+      suffixes: what its name may end in.
+      flag: the flag's name.
     """
-    made = [parent for parent in out.parents if not parent.exists()]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = pathlib.Path(tempfile.mkdtemp(dir=out.parent, prefix=".unfinished-"))
-    except OSError as error:
-        raise InputError(
-            f"cannot write {out}: {error.strerror or error}; give another folder"
-        ) from error
-    try:
-        fresh = scratch / out.name  # mkdtemp's own is closed to other users
-        fresh.mkdir()
-        yield fresh
-        fresh.replace(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        for parent in made:
-            with contextlib.suppress(OSError):  # not empty: it has `out`
-                parent.rmdir()
+    if os.path.isdir(out) or out.suffix.lower() not in suffixes:
+        allowed = " or ".join(suffixes)
+        raise InputError(f"--{flag}={out} must be a file ending in {allowed}")
+    check_writable(out, end=".new")
 
 
 @contextlib.contextmanager

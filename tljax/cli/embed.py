@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tljax.cli.command import Flag, read_only_flags
+from tljax.cli.command import Flag, check_file, read_only_flags
 from tljax.cli.predict import TEXT, read_texts
 from tljax.settings import HeadSettings, InputError, suggestion
 
@@ -48,8 +48,7 @@ def run(argv: Sequence[str]) -> None:
     if given is None:
         return
     out = Path(given["out"])
-    if out.suffix != ".npy":
-        raise InputError(f"--out={out} must end in .npy")
+    check_file(out, ".npy")
     pooling, normalize = _choices(given)
     texts = read_texts(given["input"], given.get("text"))
     parts.prepare_devices()

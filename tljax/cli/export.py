@@ -10,12 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tljax.cli.command import (
-    Flag,
-    check_new_folder,
-    read_only_flags,
-    whole_folder,
-)
+from tljax.cli.command import Flag, check_new_folder, read_only_flags
+from tljax.data.folders import whole_folder
 from tljax.settings import InputError, suggestion
 
 DESCRIPTION = """

@@ -14,7 +14,8 @@ import numpy as np
 
 from tljax.cli.command import Flag, read_only_flags
 from tljax.cli.keys import parse_value
-from tljax.cli.predict import TEXT, read_texts
+from tljax.cli.predict import TEXT, has_lines, read_texts
+from tljax.data.folders import check_writable
 from tljax.settings import InputError
 
 DESCRIPTION = """
@@ -60,15 +61,18 @@ def run(argv: Sequence[str]) -> None:
         return
     if ("prompt" in given) == ("input" in given):
         raise InputError(f"{program} needs --prompt=TEXT or --input=FILE, one of them")
+    for name in ("text", "output"):
+        if name in given and "prompt" in given:
+            raise InputError(f"--{name} goes with --input, not with --prompt")
     output = given.get("output", "-")
-    if output != "-" and ("prompt" in given or not output.endswith(".jsonl")):
-        raise InputError(
-            f"--output={output} goes with --input and must be '-' or end in .jsonl"
-        )
+    if output != "-" and not output.endswith(".jsonl"):
+        raise InputError(f"--output={output} must be '-' or end in .jsonl")
     options = read_options(given)
     if "prompt" in given:
         writer = Writer(given["model"], dtype=given.get("dtype"))
-        writer.write(writer.tokens(given["prompt"]), options, show=_show)
+        tokens = writer.tokens(given["prompt"])
+        writer.check([tokens], options, names=["--prompt"])
+        writer.write(tokens, options, show=_show)
         print()
         return
     prompts = read_texts(given["input"], given.get("text"))
@@ -78,7 +82,9 @@ def run(argv: Sequence[str]) -> None:
         return
     writer = Writer(given["model"], dtype=given.get("dtype"))
     tokens = [writer.tokens(one) for one in prompts]
-    writer.check(tokens, options)
+    unit = "line" if has_lines(given["input"]) else "row"
+    names = [f"{given['input']}, {unit} {i + 1}" for i in range(len(prompts))]
+    writer.check(tokens, options, names=names)
     rows = _rows(writer, prompts, tokens, options, done)
     if output == "-":
         for some in rows:
@@ -132,9 +138,11 @@ def answered(path: Path, prompts: Sequence[str]) -> int:
     """How many of the first prompts a file answers; what was cut off is cut away.
 
     Raises:
-      InputError: it holds something else than answers to these prompts.
+      InputError: it holds something else than answers to these prompts, or cannot be
+        made.
     """
     if not path.exists():
+        check_writable(path)
         return 0
     if not path.is_file():
         raise InputError(f"--output={path} is no file; give one")
@@ -156,7 +164,7 @@ def answered(path: Path, prompts: Sequence[str]) -> int:
 def _prompt_of(line: bytes) -> str | None:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row.get("prompt") if isinstance(row, dict) and "text" in row else None
 
@@ -206,7 +214,7 @@ def read_options(flags: Mapping[str, str]) -> Options:
         if field.name in flags
     }
     sampling = Sampling(**{"temperature": TEMPERATURE} | values)
-    sampling.check("sampling")
+    sampling.check("--", joint="")
     max_new = parse_value(flags.get("max_new", str(MAX_NEW)), int, "--max_new")
     if max_new < 1:
         raise InputError(f"--max_new={max_new}; it must be at least 1")
@@ -222,11 +230,24 @@ def json_list(text: str) -> list[str]:
     """Strings of a JSON list. Raises: InputError if it is none."""
     try:
         found = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"--stop={text} is no JSON list: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--stop={text:.80} is no JSON list: {error}") from error
     if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
         raise InputError(f"--stop={text} must be a list of strings")
     return found
+
+
+def check_writes(model) -> None:
+    """Raises InputError where a model predicts no next word."""
+    if not model.settings.causal:
+        raise InputError(
+            f"{model.name} is an encoder and predicts no next word; `tljax embed` gives"
+            " its vectors"
+        )
+    if "head" in model.params:
+        raise InputError(
+            f"{model.name} was fine-tuned to classify; `tljax predict` asks it"
+        )
 
 
 class Writer:
@@ -239,10 +260,7 @@ class Writer:
 
         parts.prepare_devices()
         model = open_model(name, dtype=dtype)
-        if "head" in model.params:
-            raise InputError(
-                f"{name} was fine-tuned to classify; `tljax predict` asks it"
-            )
+        check_writes(model)
         self.tokenizer = model.needs_tokenizer()
         self.context = model.settings.context
         # texts of our own runs stand behind the token that ended the one before
@@ -258,9 +276,11 @@ class Writer:
             ids = np.concatenate([[self._before], ids])
         return ids.astype(np.int32)
 
-    def check(self, prompts: Sequence[np.ndarray], options: Options) -> None:
-        """Raises InputError at the first prompt that cannot be answered."""
-        self._generator.check(prompts, max_new=options.max_new)
+    def check(
+        self, prompts: Sequence[np.ndarray], options: Options, *, names: Sequence[str]
+    ) -> None:
+        """Raises InputError at the first prompt that cannot be answered, by name."""
+        self._generator.check(prompts, max_new=options.max_new, names=names)
 
     def write(
         self, prompt: np.ndarray, options: Options, *, show: Callable[[str], None]

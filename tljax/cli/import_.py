@@ -7,12 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tljax.cli.command import (
-    Flag,
-    check_new_folder,
-    read_only_flags,
-    whole_folder,
-)
+from tljax.cli.command import Flag, check_new_folder, read_only_flags
+from tljax.data.folders import whole_folder
 from tljax.settings import InputError
 
 DESCRIPTION = """
@@ -26,6 +22,7 @@ it became; one that has no place, or a place without tensor, is an error.
 
 Families: llama (also SmolLM2, Mistral), qwen2, qwen3, gemma3 (text), gpt2, bert.
 """
+BESIDE_BYTES = 2**20  # about, of a tokenizer and what is written of every run
 OUT = Flag("out", "DIR", "a folder that is not there yet", required=True)
 
 
@@ -52,7 +49,9 @@ def run(argv: Sequence[str]) -> None:
 
     started = time.monotonic()
     model = open_model(source, place=lambda path, value: jax.device_put(value))
-    with whole_folder(out) as folder:
+    leaves = jax.tree.leaves(model.params)
+    size_bytes = sum(leaf.nbytes for leaf in leaves) + BESIDE_BYTES
+    with whole_folder(out, size_bytes=size_bytes) as folder:
         _write(model, folder, time.monotonic() - started)
     print(
         f"{out}: {parts.count(model.params):,} parameters from {len(model.ledger)}"

@@ -86,7 +86,7 @@ def parse_value(text: str, wanted: Any, where: str) -> Any:
             parts = [part.strip() for part in text.strip("()").split(",")]
             return [parse_value(part, item, where) for part in parts if part]
         return json.loads(text)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         name = {bool: "true or false", int: "a whole number", float: "a number"}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tljax.cli.command import Flag, read_only_flags
+from tljax.cli.command import Flag, check_file, read_only_flags
+from tljax.cli.generate import check_writes
 from tljax.settings import InputError
 
 DESCRIPTION = """
@@ -42,8 +43,7 @@ def run(argv: Sequence[str]) -> None:
     if given is None:
         return
     out = Path(given["out"])
-    if out.suffix != ".npz":
-        raise InputError(f"--out={out} must end in .npz")
+    check_file(out, ".npz")
     tokens_BL = _read_array(given["tokens"], "--tokens")
     segments_BL = np.ones_like(tokens_BL)
     if "segments" in given:
@@ -63,13 +63,18 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _read_array(name: str, flag: str) -> np.ndarray:
-    """int32 [B, L] from a .npy; never a pickle."""
+    """int32 [B, L] from a .npy; never a pickle, and no array larger than its file."""
     try:
-        array = np.load(name, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"{flag}={name} does not exist") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{flag}={name} is not an .npy of numbers: {error}") from error
+        with np.errstate(over="raise"):  # in the size that its header claims
+            array = np.load(name, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{flag}={name} cannot be read: {reason}") from error
+    except Exception as error:  # NumPy's reader has no kind of its own
+        raise InputError(
+            f"{flag}={name} is no .npy, or not all of one; write it anew by numpy.save,"
+            " integers of shape [B, L]"
+        ) from error
     whole = isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer)
     if not whole or array.ndim != 2 or not array.size:
         raise InputError(f"{flag}={name} must hold integers of shape [B, L]")
@@ -81,25 +86,17 @@ def _read_array(name: str, flag: str) -> np.ndarray:
 def _check(model, tokens_BL: np.ndarray) -> None:
     from tljax.model.transformer import output_matrix
 
-    settings = model.settings
-    if not settings.causal:
-        raise InputError(
-            f"{model.name} is an encoder and predicts no next word; `tljax embed` gives"
-            " its vectors"
-        )
-    if "head" in model.params:
-        raise InputError(
-            f"{model.name} was fine-tuned to classify; `tljax predict` asks it"
-        )
+    check_writes(model)
     rows = output_matrix(model.params).shape[0]
     if tokens_BL.max() >= rows:
         raise InputError(
             f"--tokens holds the id {tokens_BL.max()}; {model.name} has {rows} tokens"
         )
-    if settings.context and tokens_BL.shape[1] > settings.context:
+    context = model.settings.context
+    if context and tokens_BL.shape[1] > context:
         raise InputError(
             f"--tokens has rows of {tokens_BL.shape[1]}; the context of {model.name} is"
-            f" {settings.context}"
+            f" {context}"
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tljax.cli.command import Flag, help_text, no_words, read_flags
+from tljax.cli.command import Flag, check_file, help_text, no_words, read_flags
 from tljax.settings import FinetuneSettings, InputError, from_config
 
 DESCRIPTION = """
@@ -172,14 +172,13 @@ def _rounded(row: np.ndarray) -> list[float]:
 
 
 def _check_output(output: str, given_input: str) -> None:
-    """Refused before any work: a name that tells no format, a folder, the input."""
+    """Refused before any work: a name that tells no format, a place, the input."""
     path = Path(output)
     if output == "-":
         return
-    if path.is_dir() or path.suffix.lower() not in (".csv", ".jsonl"):
-        raise InputError(f"--output={output} must be a file ending in .csv or .jsonl")
     if path.resolve() == Path(given_input).resolve():
         raise InputError(f"--output={output} is the input; give another file")
+    check_file(path, ".csv", ".jsonl", flag="output")
 
 
 def read_texts(given: str, text: str | None) -> list[str]:
@@ -188,7 +187,7 @@ def read_texts(given: str, text: str | None) -> list[str]:
     Raises:
       InputError: nothing there, or not as its name says.
     """
-    lines = given == "-" or given.endswith(".txt")
+    lines = has_lines(given)
     if lines and text is not None:
         raise InputError(f"--text names a column; --input={given} has one text a line")
     if given == "-":
@@ -204,10 +203,15 @@ def read_texts(given: str, text: str | None) -> list[str]:
     return [one for one, _ in rows]
 
 
+def has_lines(given: str) -> bool:
+    """Whether an --input has a text a line: a .txt, or '-', standard input."""
+    return given == "-" or given.endswith(".txt")
+
+
 def _read_lines(data: bytes, where: str) -> list[str]:
     """Lines; an empty line is an empty text."""
     try:
-        lines = data.decode("utf-8").split("\n")
+        lines = data.decode("utf-8").removeprefix("\ufeff").split("\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(

@@ -56,16 +56,22 @@ def fetch_package(package: Package, *, cache: Path) -> Path:
     """Returns the path of a package's file in the cache, fetched if it is not there.
 
     Raises:
-      InputError: it cannot be fetched, or its SHA-256 is not the pinned one.
+      InputError: it cannot be fetched or kept, or its SHA-256 is not the pinned one.
     """
     folder = Path(cache) / "packages"
     path = folder / package.file
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
-            fetched = _download(package, Path(scratch), path)
-            _check_sha256(package, fetched, path)
-            os.replace(fetched, path)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
+                fetched = _download(package, Path(scratch), path)
+                _check_sha256(package, fetched, path)
+                os.replace(fetched, path)
+        except OSError as error:
+            raise InputError(
+                f"cannot write the cache {folder}: {error.strerror or error}; make"
+                " room, or set TLJAX_CACHE to another folder"
+            ) from error
     _check_sha256(package, path, path)
     return path
 

@@ -89,22 +89,34 @@ class Generator:
         state = programs.grow(state, room=bucket(length + max_new - 1) - length)
         return self._write(state, rule, len(prompts), max_new, on_token)
 
-    def check(self, prompts: Sequence[np.ndarray], *, max_new: int) -> list[np.ndarray]:
+    def check(
+        self,
+        prompts: Sequence[np.ndarray],
+        *,
+        max_new: int,
+        names: Sequence[str] | None = None,
+    ) -> list[np.ndarray]:
         """The prompts as int32, if `generate` takes them: asked before long work.
+
+        Args:
+          prompts: as in `generate`.
+          max_new: as in `generate`.
+          names: what a refusal calls each prompt; None = prompts[0] and so on.
 
         Raises:
           InputError: as `generate`, of the prompts and max_new.
         """
         if max_new < 1:
             raise InputError(f"max_new is {max_new}; it must be at least 1")
-        prompts = [self._known(one, f"prompts[{i}]") for i, one in enumerate(prompts)]
-        for row, prompt in enumerate(prompts):
+        names = names or [f"prompts[{i}]" for i in range(len(prompts))]
+        prompts = [self._known(*one) for one in zip(prompts, names, strict=True)]
+        for name, prompt in zip(names, prompts, strict=True):
             if not len(prompt):
                 raise InputError(
-                    f"prompts[{row}] is empty; give it a token, e.g. the one that"
-                    " begins or ends texts"
+                    f"{name} is empty; write something there: the model goes on from a"
+                    " token"
                 )
-            self._check_context(len(prompt), max_new)
+            self._check_context(name, len(prompt), max_new)
         return prompts
 
     def _write(self, state, rule, rows, max_new, on_token):
@@ -161,19 +173,19 @@ class Generator:
                     f"a seed is {seed}; it must be a whole number in [0, {LAST_SEED}]"
                 )
 
-    def _check_context(self, length, max_new):
+    def _check_context(self, name, length, max_new):
         context = self._settings.context
         if not context or length + max_new <= context:
             return
         if length >= context:
             raise InputError(
-                f"the prompt has {length} tokens; prompt and answer together may have"
+                f"{name} has {length} tokens; prompt and answer together may have"
                 f" {context}, the model's context: shorten the prompt"
             )
         raise InputError(
-            f"a prompt of {length} tokens and {max_new} new ones exceed the model's"
-            f" {context}; set max_new to at most {context - length}, or shorten the"
-            " prompt"
+            f"{name} has {length} tokens, which with {max_new} new ones exceed the"
+            f" model's {context}; set max_new to at most {context - length}, or shorten"
+            " the prompt"
         )
 
     def _batch(self, prompts):

@@ -7,11 +7,11 @@ tokens are kept or left out together, so that no choice hangs on the vocabulary'
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tljax.settings import InputError
 
@@ -23,7 +23,7 @@ def _number(
     *,
     low: float = 0,
     above: float | None = None,
-    high: float | None = None,
+    high: float,
     default: float = dataclasses.MISSING,
 ) -> Any:
     """As `settings.setting`; `above` is a bound that is itself not allowed."""
@@ -42,9 +42,9 @@ class Sampling:
     """
 
     temperature: float = _number(
-        "logits are divided by this; 0 = always the likeliest token"
+        "logits are divided by this; 0 = always the likeliest token", high=1000
     )
-    top_k: int = _number("tokens kept, the likeliest; 0 = all", default=0)
+    top_k: int = _number("tokens kept, the likeliest; 0 = all", high=10**9, default=0)
     top_p: float = _number(
         "the fewest tokens whose probabilities reach this are kept; 1 = all",
         above=0,
@@ -59,17 +59,18 @@ class Sampling:
     repetition_penalty: float = _number(
         "logits of tokens in the prompt or written are divided (negative: multiplied)"
         " by this; 1 = off",
-        above=0,
+        low=0.001,
+        high=1000,
         default=1.0,
     )
 
-    def check(self, where: str) -> None:
-        """Raises InputError at the first number out of range; `where` is its prefix."""
+    def check(self, where: str, *, joint: str = ".") -> None:
+        """Raises InputError at the first number out of range: 'WHERE.top_k is -1'."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not _is_allowed(value, field):
                 raise InputError(
-                    f"{where}.{field.name} is {value!r}; it must be"
+                    f"{where}{joint}{field.name} is {value!r}; it must be"
                     f" {_allowed_range(field)}: {field.metadata['help']}"
                 )
 
@@ -80,8 +81,7 @@ def _allowed_range(field: dataclasses.Field) -> str:
     kind = "a whole number" if field.type is int else "a number"
     above = limits["above"]
     least = f"of at least {limits['low']}" if above is None else f"above {above}"
-    most = "" if limits["high"] is None else f" and at most {limits['high']}"
-    return f"{kind} {least}{most}"
+    return f"{kind} {least} and at most {limits['high']:,}"
 
 
 def _is_allowed(value: Any, field: dataclasses.Field) -> bool:
@@ -89,11 +89,9 @@ def _is_allowed(value: Any, field: dataclasses.Field) -> bool:
     kind = int if field.type is int else int | float
     if not isinstance(value, kind) or isinstance(value, bool):
         return False
-    least = (
-        value >= limits["low"] if limits["above"] is None else value > limits["above"]
-    )
-    most = limits["high"] is None or value <= limits["high"]
-    return math.isfinite(value) and least and most
+    if not limits["low"] <= value <= limits["high"]:
+        return False
+    return limits["above"] is None or np.float32(value) > limits["above"]
 
 
 def sample(

@@ -6,12 +6,12 @@ Pickles (.bin, .pt) are programs: never loaded. What is written is whole or not 
 
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tljax.data.folders import whole_folder
 from tljax.data.tokenizer import CONFIG_FILE, plain_tokenizer_config
 from tljax.pretrained.checkpoint import Checkpoint, union_of_ends
 from tljax.pretrained.families import check_vocab_size
@@ -179,27 +179,15 @@ def _write_whole(
     texts: Mapping[str, str],
     files: Mapping[str, Mapping[str, np.ndarray]],
 ) -> None:
-    """Writes texts and safetensors files beside the folder, then puts it there."""
+    """Writes texts and safetensors files, whole or not at all."""
     folder = pathlib.Path(folder)
-    try:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} is there and not empty; give a new folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=folder.parent, prefix="unfinished-"
-        ) as unfinished:
-            whole = pathlib.Path(unfinished) / folder.name
-            whole.mkdir()
-            for name, text in texts.items():
-                (whole / name).write_text(text, encoding="utf-8", newline="\n")
-            for name, tensors in files.items():
-                write_tensors(whole / name, tensors)
-            whole.rename(folder)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {folder}: {error.strerror or error}; make room or give"
-            " another folder"
-        ) from error
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is there and not empty; give a new folder")
+    with whole_folder(folder) as whole:
+        for name, text in texts.items():
+            (whole / name).write_text(text, encoding="utf-8", newline="\n")
+        for name, tensors in files.items():
+            write_tensors(whole / name, tensors)
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:

@@ -1,0 +1,116 @@
+"""Folders written whole or not at all.
+
+    .unfinished-NAME-x1y2z3/NAME --rename--> NAME
+
+A command that is killed leaves the first; the next to the same place removes it. Knows
+nothing of what is written.
+"""
+
+import contextlib
+import fcntl
+import glob
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+from tljax.settings import InputError
+
+_NAME = 50  # characters of it in the scratch folder's: at most 255 bytes in all
+
+
+@contextlib.contextmanager
+def whole_folder(out: pathlib.Path, *, size_bytes: int = 0) -> Iterator[pathlib.Path]:
+    """A folder to fill, which becomes `out` at the end: whole or not at all.
+
+    Args:
+      out: new or an empty folder.
+      size_bytes: about what will be written, as far as that is known.
+
+    Raises:
+      InputError: it cannot be written there, or there is no room for it.
+    """
+    with scratch_beside(out) as scratch:
+        _check_room(out, size_bytes)
+        fresh = scratch / out.name  # scratch itself is closed to other users
+        fresh.mkdir()
+        yield fresh
+        fresh.replace(out)
+
+
+def check_writable(out: pathlib.Path, *, end: str = "") -> None:
+    """Asks, before long work, whether a file or folder can be made; leaves nothing.
+
+    Args:
+      out: its place.
+      end: behind its name as long as it is not whole.
+
+    Raises:
+      InputError: it cannot.
+    """
+    with scratch_beside(out) as scratch:
+        (scratch / f"{out.name}{end}").mkdir()
+
+
+@contextlib.contextmanager
+def scratch_beside(out: pathlib.Path) -> Iterator[pathlib.Path]:
+    """An empty folder on the disk of `out`; gone at the end, as are its new parents.
+
+    It has a name of its own, so that nothing of the user's is in the way. What killed
+    commands left is removed; a lock tells it from what another is writing now.
+
+    Raises:
+      InputError: it cannot be made, or the body meets an OSError.
+    """
+    made = [parent for parent in out.parents if not os.path.exists(parent)]
+    prefix = f".unfinished-{out.name[:_NAME]}-"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for left in out.parent.glob(glob.escape(prefix) + "*"):
+            with contextlib.suppress(OSError), _held(left) as ours:
+                if ours:
+                    shutil.rmtree(left)
+        scratch = pathlib.Path(tempfile.mkdtemp(dir=out.parent, prefix=prefix))
+        try:
+            with _held(scratch):
+                yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {out}: {error.strerror or error}; make room or give another"
+            " place"
+        ) from error
+    finally:
+        for parent in made:
+            with contextlib.suppress(OSError):  # not empty: it has `out`
+                parent.rmdir()
+
+
+@contextlib.contextmanager
+def _held(folder: pathlib.Path) -> Iterator[bool]:
+    """Locks a folder until the end, be it by kill; False where that cannot be.
+
+    Another command has it then, or its file system knows no such lock.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held = True
+    except OSError:
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(descriptor)
+
+
+def _check_room(out: pathlib.Path, size_bytes: int) -> None:
+    disk = shutil.disk_usage(out.parent)
+    if disk.total and disk.free < size_bytes:  # some file systems tell neither
+        need, free = (f"{one / 1e6:,.1f} MB" for one in (size_bytes, disk.free))
+        raise InputError(
+            f"{out} takes {need}, {free} are free there; make room or give another"
+            " place"
+        )
