@@ -7,7 +7,8 @@ import tokenizers
 from tokenizers import models
 
 from tljax.data.chat import render_chat
-from tljax.data.tokenizer import Tokenizer, train_tokenizer
+from tljax.data.tokenizer import Tokenizer
+from tljax.data.tokenizer_training import train_tokenizer
 from tljax.settings import InputError
 
 CHATML = """{%- for message in messages %}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tljax.data.labelled import load_labelled, nested_subset, permutation
-from tljax.data.tokenizer import END_ID, train_tokenizer
+from tljax.data.tokenizer import END_ID
+from tljax.data.tokenizer_training import train_tokenizer
 from tljax.settings import InputError
 
 

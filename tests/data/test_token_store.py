@@ -9,7 +9,8 @@ import pytest
 
 from tljax.data import token_store as token_store_lib
 from tljax.data.token_store import open_token_store, tokenize_documents
-from tljax.data.tokenizer import END_ID, train_tokenizer
+from tljax.data.tokenizer import END_ID
+from tljax.data.tokenizer_training import train_tokenizer
 from tljax.settings import InputError
 
 TEXTS = ("A film.", "", "the film's Ünï", "the end")

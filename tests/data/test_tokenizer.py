@@ -9,8 +9,9 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from tljax.data import tokenizer as tokenizer_lib
-from tljax.data.tokenizer import END_ID, PAD_ID, Tokenizer, train_tokenizer
+from tljax.data import tokenizer_training
+from tljax.data.tokenizer import END_ID, PAD_ID, Tokenizer
+from tljax.data.tokenizer_training import train_tokenizer
 from tljax.settings import InputError
 
 TEXTS = (
@@ -135,12 +136,12 @@ def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(trained, tmp_p
 
 def test_sample_takes_the_same_documents_in_any_order():
     texts = [f"document {i} " * (1 + i % 7) for i in range(200)]
-    sample = tokenizer_lib._sample(texts, characters=3_000)
+    sample = tokenizer_training._sample(texts, characters=3_000)
     shuffled = random.Random(0).sample(texts, k=len(texts))
-    assert tokenizer_lib._sample(shuffled, characters=3_000) == sample
+    assert tokenizer_training._sample(shuffled, characters=3_000) == sample
     total = sum(map(len, sample))
     assert total >= 3_000 > total - len(sample[-1])
-    assert sorted(tokenizer_lib._sample(texts, characters=10**9)) == sorted(texts)
+    assert sorted(tokenizer_training._sample(texts, characters=10**9)) == sorted(texts)
 
 
 def test_errors_say_what_is_allowed(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tokenizers import decoders
 
-from tljax.data.tokenizer import train_tokenizer
+from tljax.data.tokenizer_training import train_tokenizer
 from tljax.generate.stream import TextStream
 
 TEXT = "Grüße 🙂🙂 aus 東京, naïve café — 👩‍👩‍👧 ok"

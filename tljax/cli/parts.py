@@ -6,7 +6,8 @@ import pathlib
 import jax
 
 from tljax.data.sources import Source
-from tljax.data.tokenizer import Tokenizer, train_tokenizer
+from tljax.data.tokenizer import Tokenizer
+from tljax.data.tokenizer_training import train_tokenizer
 from tljax.pretrained.checkpoint import Checkpoint
 from tljax.pretrained.sources import is_uri, open_pretrained
 from tljax.settings import InputError, TokenizerSettings, from_config

@@ -14,7 +14,8 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
-from tljax.data.tokenizer import TOKEN_KEYS, Tokenizer
+from tljax.data.foreign_tokenizer import TOKEN_KEYS
+from tljax.data.tokenizer import Tokenizer
 from tljax.settings import InputError
 
 

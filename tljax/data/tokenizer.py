@@ -1,4 +1,4 @@
-"""Text to token ids and back: byte-level BPE trained here, or other people's files.
+"""Text to token ids and back: a byte-level BPE trained here, or other people's files.
 
 Ours: text --normalise--> text' --BPE--> ids;  decode(ids) == text', byte for byte.
 Text never turns into a special token: a literal '<|end|>' in it stays ordinary bytes.
@@ -7,70 +7,24 @@ Text never turns into a special token: a literal '<|end|>' in it stays ordinary 
 import contextlib
 import functools
 import hashlib
-import heapq
 import json
 import pathlib
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from tljax.settings import InputError, suggestion
+from tljax.data import foreign_tokenizer as foreign
+from tljax.settings import InputError
 
 # Of tokenizers trained here; others say theirs, so ask Tokenizer.pad_id and .end_id.
 PAD_ID = 0
 END_ID = 1
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>")
 
-CONFIG_FILE = "tokenizer_config.json"
-# What that file may name; each is a special token.
-TOKEN_KEYS = tuple(
-    f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-)
-
-# BPE merges hardly change beyond this much text, and counting words is what costs.
-TRAINING_CHARACTERS = 20_000_000
 # Documents handed to the Rust side at a time: bounds memory, keeps all cores busy.
 ENCODE_CHUNK = 1_000
-
-_DOUBLE_QUOTES = "[‘’`´]{2}|''|[“”]"
-_SINGLE_QUOTES = "[‘’`´]"
-# Each alternative is a run of spaces to remove. `(?<! ) ++` starts only at the first
-# space of a run and never gives one back, so that long runs cost linear time.
-_LOOSE_SPACES = "|".join(
-    (
-        r"(?<! ) ++(?=[,!?;:)])",  # film , best -> film, best
-        r"(?<! ) ++(?=\.(?!\d))",  # end . -> end.   but: costs .50
-        r"(?<! ) ++(?='(?:s|re|ve|ll|d|m|t)\b)",  # film 's -> film's
-        r"(?<=[a-z]) ++(?=n't\b)",  # does n't -> doesn't
-        r"(?<=s) (?=' )",  # actors ' faces -> actors' faces
-        r"(?<=\() ++",  # ( or -> (or
-    )
-)
-
-
-def _normalizer(normalization: str) -> normalizers.Normalizer | None:
-    """The steps between a user's text and the text that is tokenised."""
-    lower = normalizers.Lowercase()
-    steps = {
-        "none": [],
-        "lower": [lower],
-        "lower_joined": [
-            lower,
-            normalizers.Replace(tokenizers.Regex(_DOUBLE_QUOTES), '"'),
-            normalizers.Replace(tokenizers.Regex(_SINGLE_QUOTES), "'"),
-            normalizers.Replace(tokenizers.Regex(_LOOSE_SPACES), ""),
-        ],
-    }
-    if normalization not in steps:
-        raise InputError(
-            f"tokenizer.normalization is {normalization!r}; allowed: {', '.join(steps)}"
-            f"{suggestion(normalization, steps)}"
-        )
-    return normalizers.Sequence(steps[normalization]) if steps[normalization] else None
 
 
 class Tokenizer:
@@ -116,27 +70,27 @@ class Tokenizer:
           InputError: no tokenizer.json, no token that ends a text, a token that is not
             in the vocabulary, or one that text itself would turn into.
         """
-        tokenizer = _parse(tokenizer_json, where)
+        tokenizer = foreign.parse(tokenizer_json, where)
         if not tokenizer.get_vocab(with_added_tokens=False):
             raise InputError(
                 f"{where}: its tokenizer.json has an empty vocabulary; fetch it again"
             )
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        config = plain_tokenizer_config(tokenizer_config, where)
+        config = foreign.plain_config(tokenizer_config, where)
         ends = [key for key in ("eos_token", "sep_token") if config.get(key)]
         if not ends:
             raise InputError(
-                f"{where}: its {CONFIG_FILE} names no 'eos_token' and no 'sep_token';"
-                " add the token that ends a text"
+                f"{where}: its {foreign.CONFIG_FILE} names no 'eos_token' and no"
+                " 'sep_token'; add the token that ends a text"
             )
-        end_id = _token_id(tokenizer, config, ends[0], where)
+        end_id = foreign.token_id(tokenizer, config, ends[0], where)
         pad_key = "pad_token" if config.get("pad_token") else ends[0]
-        pad_id = _token_id(tokenizer, config, pad_key, where)
-        _mark_special(tokenizer, config)
+        pad_id = foreign.token_id(tokenizer, config, pad_key, where)
+        foreign.mark_special(tokenizer, config)
         made = cls(tokenizer, pad_id=pad_id, end_id=end_id)
-        _spell_out(tokenizer, where)
-        made.begin_id = _begin_id(tokenizer, config, where)
+        foreign.spell_out(tokenizer, where)
+        made.begin_id = foreign.begin_id(tokenizer, config, where)
         made.chat_template = config.get("chat_template")
         made.tokenizer_config = config
         made._their_json = tokenizer_json
@@ -263,7 +217,7 @@ class Tokenizer:
         texts = {path: self.tokenizer_json}
         if self._their_json is not None:
             config = json.dumps(self.tokenizer_config, indent=2, ensure_ascii=False)
-            texts = {path.with_name(CONFIG_FILE): config + "\n"} | texts
+            texts = {path.with_name(foreign.CONFIG_FILE): config + "\n"} | texts
         fresh = {one: one.with_name(one.name + ".new") for one in texts}
         try:
             for one, text in texts.items():
@@ -294,211 +248,18 @@ class Tokenizer:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is not a tokenizer.json: {error}") from error
-        beside = path.with_name(CONFIG_FILE)
+        beside = path.with_name(foreign.CONFIG_FILE)
         if beside.is_file():
-            return cls.from_parts(text, _read_config(beside), str(path))
-        tokenizer = _parse(text, str(path))
+            return cls.from_parts(text, foreign.read_config(beside), str(path))
+        tokenizer = foreign.parse(text, str(path))
         found = tuple(tokenizer.id_to_token(one) for one in (PAD_ID, END_ID))
         if found != SPECIAL_TOKENS:
             raise InputError(
                 f"{path} has {found} as its first ids, so it was not trained here,"
-                f" where they are {SPECIAL_TOKENS}; put the {CONFIG_FILE} that came"
-                " with it beside it, or train one with tljax"
+                f" where they are {SPECIAL_TOKENS}; put the {foreign.CONFIG_FILE} that"
+                " came with it beside it, or train one with tljax"
             )
         return cls(tokenizer, pad_id=PAD_ID, end_id=END_ID)
-
-
-def plain_tokenizer_config(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Returns a tokenizer_config with tokens and the chat template as plain strings.
-
-    {"eos_token": {"content": "</s>", ...}} -> {"eos_token": "</s>"}, and of a list of
-    chat templates the one named 'default'.
-
-    Raises:
-      InputError: one of them is neither a string nor one of these.
-    """
-    plain = dict(config)
-    for key in TOKEN_KEYS:
-        if isinstance(plain.get(key), Mapping):
-            plain[key] = plain[key].get("content")
-    templates = plain.get("chat_template")
-    if isinstance(templates, list) and all(isinstance(one, dict) for one in templates):
-        named = {one.get("name"): one.get("template") for one in templates}
-        plain["chat_template"] = named.get("default")
-    for key in (*TOKEN_KEYS, "chat_template"):
-        if not isinstance(plain.get(key), str | None):
-            raise InputError(
-                f"{where}: {key!r} of its {CONFIG_FILE} is {plain[key]!r:.40}; it must"
-                " be a string"
-            )
-    return plain
-
-
-def train_tokenizer(
-    texts: Iterable[str], *, vocab_size: int, normalization: str
-) -> Tokenizer:
-    """Learns a byte-level BPE vocabulary from text; the same texts give the same file.
-
-    Of more than TRAINING_CHARACTERS characters it reads a sample: the documents with
-    the smallest hashes, whatever order they come in.
-
-    Args:
-      texts: documents; read once, never held in full.
-      vocab_size: ids wanted, at least 258 (2 special tokens and 256 bytes).
-      normalization: 'none', 'lower' or 'lower_joined'.
-
-    Raises:
-      InputError: vocab_size or normalization not allowed, or no text at all.
-
-    Source: Sennrich et al. 2016 (arXiv:1508.07909), over bytes as in GPT-2.
-    """
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    smallest = len(SPECIAL_TOKENS) + len(alphabet)
-    if vocab_size < smallest:
-        raise InputError(
-            f"tokenizer.vocab_size is {vocab_size}; it must be at least {smallest}"
-        )
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    normalizer = _normalizer(normalization)
-    if normalizer is not None:
-        tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(
-        add_prefix_space=False, use_regex=True
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    sample = _sample(texts, characters=TRAINING_CHARACTERS)
-    if not any(sample):
-        raise InputError("no text to train a tokenizer on; give a source with text")
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(sample, trainer=trainer)
-    return Tokenizer(tokenizer, pad_id=PAD_ID, end_id=END_ID)
-
-
-def _sample(texts: Iterable[str], *, characters: int) -> list[str]:
-    """The texts with the smallest hashes that first reach `characters` in all.
-
-    A heap with the largest hash on top drops what the rest reaches without it, so
-    memory stays near `characters` and the result does not depend on the order.
-    """
-    heap: list[tuple[int, str]] = []
-    held = 0
-    for key, text in _hashed(texts):
-        heapq.heappush(heap, (-key, text))
-        held += len(text)
-        while held - len(heap[0][1]) >= characters:
-            held -= len(heapq.heappop(heap)[1])
-    return [text for _, text in sorted(heap, reverse=True)]
-
-
-def _hashed(texts: Iterable[str]) -> Iterator[tuple[int, str]]:
-    for text in texts:
-        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        yield int.from_bytes(digest), text
-
-
-def _parse(text: str, where: str) -> tokenizers.Tokenizer:
-    try:
-        return tokenizers.Tokenizer.from_str(text)
-    except Exception as error:  # the library raises nothing more special
-        raise InputError(f"{where} is not a tokenizer.json: {error}") from error
-
-
-def _read_config(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{path} must be a JSON object, e.g. {{'eos_token': ...}}")
-    return config
-
-
-def _token_id(
-    tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], key: str, where: str
-) -> int:
-    index = tokenizer.token_to_id(config[key])
-    if index is None:
-        raise InputError(
-            f"{where} has no token {config[key]!r}, which its {CONFIG_FILE} names as"
-            f" {key!r}; correct one of the two"
-        )
-    return index
-
-
-def _mark_special(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
-    """Makes special what the config names, as Transformers does; adds no new id."""
-    named = [config.get(key) for key in TOKEN_KEYS]
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        named += config[key] if isinstance(config.get(key), list) else []
-    known = tokenizer.get_added_tokens_decoder()
-    for name in named:
-        name = name.get("content") if isinstance(name, Mapping) else name
-        index = tokenizer.token_to_id(name) if isinstance(name, str) else None
-        if index is None:
-            continue
-        fresh = tokenizers.AddedToken(name, normalized=False)
-        if not known.get(index, fresh).special:
-            tokenizer.add_special_tokens([known.get(index, fresh)])
-
-
-def _spell_out(tokenizer: tokenizers.Tokenizer, where: str) -> None:
-    """Keeps the model itself from finding special tokens in text.
-
-    '</s>' is skipped as a special token, but is also a piece of a unigram vocabulary;
-    cut behind its first character, '<' and '/s>', it is spelt with other pieces.
-    """
-    # What no vocabulary has, private letters and hieroglyphs, may well become [UNK].
-    unknown = tokenizer.encode("\ue000 \U00013080", add_special_tokens=False).ids
-    special = {
-        one.content: index
-        for index, one in tokenizer.get_added_tokens_decoder().items()
-        if one.special and index not in unknown
-    }
-
-    def found() -> list[str]:
-        return [
-            name
-            for name, index in special.items()
-            for text in (name, f"a {name} a")
-            if index in tokenizer.encode(text, add_special_tokens=False).ids
-        ]
-
-    cuts = "|".join(
-        f"{re.escape(name[0])}(?={re.escape(name[1:])})"
-        for name in sorted(set(found()))
-    )
-    if not cuts:
-        return
-    before = tokenizer.pre_tokenizer
-    cut = pre_tokenizers.Split(tokenizers.Regex(cuts), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [before, cut] if before else [cut]
-    )
-    for name in found():
-        raise InputError(
-            f"{where}: a text that holds {name!r} would turn into this special token;"
-            " this tokenizer cannot be used"
-        )
-
-
-def _begin_id(
-    tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any], where: str
-) -> int | None:
-    """The bos_token's id, if the config wants it or the post-processor adds it."""
-    if not config.get("bos_token"):
-        return None
-    if config.get("add_bos_token"):
-        return _token_id(tokenizer, config, "bos_token", where)
-    plain = tokenizer.encode("a", add_special_tokens=False).ids
-    whole = tokenizer.encode("a").ids
-    begin = tokenizer.token_to_id(config["bos_token"])
-    added = len(whole) > len(plain) and whole[0] == begin
-    return begin if added else None
 
 
 def _token_bytes(tokenizer: tokenizers.Tokenizer, vocab_size: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tljax.data.folders import whole_folder
-from tljax.data.tokenizer import CONFIG_FILE, plain_tokenizer_config
+from tljax.data.foreign_tokenizer import CONFIG_FILE, plain_config
 from tljax.pretrained.checkpoint import Checkpoint, union_of_ends
 from tljax.pretrained.families import check_vocab_size
 from tljax.pretrained.json_files import (
@@ -219,7 +219,7 @@ def _read_tokenizer_config(folder: pathlib.Path) -> dict[str, Any]:
     path = folder / "chat_template.jinja"
     if path.is_file():
         config["chat_template"] = read_text(path)
-    return plain_tokenizer_config(config, str(folder))
+    return plain_config(config, str(folder))
 
 
 def _read_sentence(folder: pathlib.Path) -> dict[str, Any]:
