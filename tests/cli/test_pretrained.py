@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -278,6 +279,17 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(
     folder, out = spoilt(checkpoint, tmp_path, **changes), tmp_path / "out"
     assert said in refused("import", f"--source=hf:{folder}", f"--out={out}")
     assert not out.exists() and not list(tmp_path.glob("out*"))
+
+
+def test_an_import_that_finds_no_room_leaves_nothing(
+    checkpoint, tmp_path, refused, monkeypatch
+):
+    disk = types.SimpleNamespace(total=10**9, free=50_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: disk)
+    out = tmp_path / "new" / "out"
+    said = refused("import", f"--source=hf:{checkpoint}", f"--out={out}")
+    assert "0.1 MB are free there; make room" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_uses_get_one_line(checkpoint, imported, tmp_path, refused):

@@ -135,3 +135,12 @@ def test_own_files_open_without_tfds(reviews):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_a_cache_that_was_asked_for_and_cannot_be_made_is_refused(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("TLJAX_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(InputError, match="^TLJAX_CACHE=.*/file/cache cannot be made: "):
+        default_cache()

@@ -79,9 +79,22 @@ class Source:
 
 
 def default_cache() -> Path:
-    """The folder of $TLJAX_CACHE, else ~/.cache/tljax."""
+    """The folder of $TLJAX_CACHE, which is made, else ~/.cache/tljax.
+
+    Raises:
+      InputError: the folder that was asked for cannot be made.
+    """
     given = os.environ.get("TLJAX_CACHE")
-    return _path(given or "~/.cache/tljax")
+    folder = _path(given or "~/.cache/tljax")
+    if given:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"TLJAX_CACHE={given} cannot be made: {error.strerror}; set it to a"
+                " folder that can be written"
+            ) from error
+    return folder
 
 
 def _path(text: str) -> Path:
