@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tljax.cli.command import Flag, help_text, no_words, number_lines, read_flags
+from tljax.cli.command import Flag, number_lines, read_only_flags
 from tljax.cli.predict import RUN, TEXT, Classifier
 from tljax.settings import InputError, suggestion
 
@@ -30,18 +30,17 @@ FLAGS = (
 
 def run(argv: Sequence[str]) -> None:
     """Reads, predicts, measures, prints."""
-    program = "tljax evaluate"
-    given = read_flags(argv, FLAGS, program=program)
-    if "help" in given.flags:
-        print(help_text(f"{program} --run=DIR --input=FILE", DESCRIPTION, FLAGS))
+    given = read_only_flags(
+        argv, FLAGS, program="tljax evaluate", description=DESCRIPTION
+    )
+    if given is None:
         return
-    no_words(given, program)
     from tljax.data.files import read_file
 
-    path = Path(given.flags["input"])
-    label = given.flags.get("label", "label")
-    rows = read_file(path, text=given.flags.get("text", "text"), label=label)
-    classifier = Classifier(Path(given.flags["run"]))
+    path = Path(given["input"])
+    label = given.get("label", "label")
+    rows = read_file(path, text=given.get("text", "text"), label=label)
+    classifier = Classifier(Path(given["run"]))
     labels_I = number_labels([one for _, one in rows], classifier.classes, path)
     probabilities_IC = classifier.probabilities([text for text, _ in rows])
     from tljax.evaluate.classification import full_record

@@ -118,22 +118,16 @@ def _write_model(folder: pathlib.Path, out: pathlib.Path, stored: str | None) ->
 
 def _classifier(folder: pathlib.Path, config: Mapping[str, Any], head):
     """logits = pooled states kernel + bias, classes in the order of the columns."""
+    from tljax.cli.models import classes_of
     from tljax.pretrained.folder import Classifier
     from tljax.settings import HeadSettings, from_config
-    from tljax.train.files import read_json
 
     if not head:
         return None
-    path = folder / "classes.json"
-    classes, columns = read_json(path), head["bias"].size
-    if not isinstance(classes, list) or len(classes) != columns:
-        raise InputError(
-            f"{path} must list the {columns} classes of the head; bring it back"
-        )
     settings = from_config(HeadSettings, config.get("head", {}), f"{folder}: head")
     return Classifier(
         {name: np.asarray(value, np.float32) for name, value in head.items()},
-        {"classes": classes, "pooling": settings.pooling},
+        {"classes": classes_of(folder, head), "pooling": settings.pooling},
     )
 
 

@@ -30,6 +30,7 @@ from tljax.settings import (
     from_config,
 )
 from tljax.train.checkpoint import load_params, params_sha256, params_shapes
+from tljax.train.files import read_json
 from tljax.train.record import read_record
 from tljax.transfer.method import merge, split
 from tljax.transfer.transplant import flat
@@ -295,6 +296,21 @@ def load_params_of(source: str, place: Place = lambda path, value: value) -> dic
     for name in ("output", "head"):
         base.pop(name, None)
     return merge(params, base, transfer)
+
+
+def classes_of(folder: str | pathlib.Path, head: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes of a fine-tuned run, in the order of its head's columns.
+
+    Raises:
+      InputError: its classes.json does not list as many.
+    """
+    path = parts.run_file(folder, "classes.json")
+    classes, columns = read_json(path), head["bias"].size
+    if not isinstance(classes, list) or len(classes) != columns:
+        raise InputError(
+            f"{path} must list the {columns} classes of the head; bring it back"
+        )
+    return tuple(map(str, classes))
 
 
 def load_own_params(folder: str) -> dict:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tljax.cli.command import Flag, check_file, help_text, no_words, read_flags
+from tljax.cli.command import Flag, check_file, read_only_flags
 from tljax.settings import FinetuneSettings, InputError, from_config
 
 DESCRIPTION = """
@@ -45,13 +45,11 @@ CHUNK = 2_000  # texts tokenised and scored at a time: bounds memory, moves the 
 
 def run(argv: Sequence[str]) -> None:
     """Reads, predicts, writes."""
-    program = "tljax predict"
-    given = read_flags(argv, FLAGS, program=program)
-    if "help" in given.flags:
-        print(help_text(f"{program} --run=DIR --input=FILE", DESCRIPTION, FLAGS))
+    flags = read_only_flags(
+        argv, FLAGS, program="tljax predict", description=DESCRIPTION
+    )
+    if flags is None:
         return
-    no_words(given, program)
-    flags = given.flags
     _check_output(flags["output"], flags["input"])
     texts = read_texts(flags["input"], flags.get("text"))
     classifier = Classifier(Path(flags["run"]))
@@ -79,12 +77,11 @@ class Classifier:
 
     def __init__(self, folder: Path):
         from tljax.cli import parts
-        from tljax.cli.models import load_params_of
-        from tljax.data.tokenizer import Tokenizer
-        from tljax.train.files import read_json
+        from tljax.cli.models import classes_of, open_model
+        from tljax.train.record import read_record
 
-        config = read_json(parts.run_file(folder, "config.json"))
-        kind = config.get("kind") if isinstance(config, dict) else None
+        config = read_record(parts.run_file(folder, "config.json"))
+        kind = config.get("kind")
         if kind != "finetune":
             raise InputError(
                 f"{folder} is not a fine-tuning run (config.kind is {kind!r}); give"
@@ -92,11 +89,10 @@ class Classifier:
             )
         where = f"{folder}: config"
         self.settings = from_config(FinetuneSettings, config, where)
-        self.classes: tuple[str, ...] = tuple(
-            read_json(parts.run_file(folder, "classes.json"))
-        )
-        self._tokenizer = Tokenizer.load(parts.run_file(folder, "tokenizer.json"))
-        self._params = load_params_of(str(folder))
+        model = open_model(str(folder))
+        self.classes = classes_of(folder, model.params["head"])
+        self._tokenizer = model.needs_tokenizer()
+        self._params = model.params
         parts.prepare_devices()
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:

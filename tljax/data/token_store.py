@@ -8,12 +8,12 @@ One split is one flat array; E = end_id opens each document and closes the last:
 import dataclasses
 import itertools
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from tljax.data.folders import whole_folder
 from tljax.data.sources import Source, default_cache
 from tljax.data.tokenizer import ENCODE_CHUNK, Tokenizer
 from tljax.settings import InputError
@@ -113,24 +113,15 @@ def tokenize_documents(
 
 
 def _write_store(folder: Path, store: TokenStore) -> None:
-    """Writes beside the final place and renames: a folder there is always whole."""
+    """A folder there is always whole."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=folder.parent, prefix="unfinished-"
-        ) as unfinished:
-            whole = Path(unfinished) / folder.name
-            whole.mkdir()
-            _save_array(whole / "flat.npy", store.flat)
-            _save_array(whole / "offsets.npy", store.offsets)
-            whole.rename(folder)
-    except OSError as error:
+        with whole_folder(folder) as fresh:
+            _save_array(fresh / "flat.npy", store.flat)
+            _save_array(fresh / "offsets.npy", store.offsets)
+    except InputError as error:
         # If another process was faster, its folder holds the same tokens.
         if not os.path.exists(folder):
-            raise InputError(
-                f"cannot write {folder}: {error.strerror or error}; make room, or set"
-                " TLJAX_CACHE to a folder that can be written"
-            ) from error
+            raise InputError(f"{error}, by TLJAX_CACHE") from error
 
 
 def _save_array(path: Path, array: np.ndarray) -> None:
