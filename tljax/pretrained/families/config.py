@@ -52,7 +52,7 @@ _SIZES = {
     **dict.fromkeys((*_KEYS["width"], *_KEYS["heads"]), (1, _LARGEST, False)),
     **dict.fromkeys((*_KEYS["kv_heads"], *_KEYS["head_width"]), (1, _LARGEST, True)),
     **dict.fromkeys(_KEYS["mlp_width"], (1, _LARGEST, True)),
-    **dict.fromkeys(_KEYS["depth"], (1, 10_000, False)),
+    **dict.fromkeys(_KEYS["depth"], (1, 1000, False)),
     **dict.fromkeys(_KEYS["context"], (1, 2**30, False)),
     "type_vocab_size": (0, _LARGEST, False),
     "sliding_window": (0, 2**30, True),
