@@ -77,7 +77,7 @@ METHODS = {
             "Howard & Ruder 2018 (ULMFiT), Devlin et al. 2019 (BERT)",
             "all weights; with frozen_layers, those above; with embeddings_fixed, all"
             " but the embedding",
-            "all: V D + 4 N (D² + D F) or so",
+            "all: V D + N (4 D² + 3 D F) or so",
             "3 more copies of the model for every member of a population",
             _FULL_SPEED,
             "a small model, or labels enough",
@@ -87,7 +87,7 @@ METHODS = {
         Method(
             "head",
             "Alain & Bengio 2016 (linear probes)",
-            "nothing of the model, only the head",
+            "nothing of the model",
             "none",
             "next to none: the model's output is computed once for every text",
             "the fastest: a product with the head",
@@ -98,7 +98,7 @@ METHODS = {
             "bitfit",
             "Ben-Zaken et al. 2022 (BitFit)",
             "the biases of products and norms",
-            "up to N (8 D + 2 F)",
+            "up to N (7 D + 2 F) + D",
             "next to none",
             _THROUGH,
             "few labels and a model with biases (BERT, GPT-2)",
