@@ -215,13 +215,28 @@ class InitSettings:
     )
 
 
+# What each way to fine-tune reads of TransferSettings; what it is: transfer/method.py
+_LOW_RANK_KEYS = ("frozen_layers", "rank", "alpha", "scaling", "targets", "dropout")
+METHOD_KEYS: dict[str, tuple[str, ...]] = {
+    "full": ("frozen_layers", "embeddings_fixed"),
+    "head": (),
+    "bitfit": ("frozen_layers",),
+    "norms": ("frozen_layers",),
+    "rule": ("frozen_layers", "targets"),
+    "lora": _LOW_RANK_KEYS,
+    "dora": _LOW_RANK_KEYS,
+    "bottleneck": ("frozen_layers", "width", "placement"),
+    "ia3": ("frozen_layers",),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class TransferSettings:
     """What of a pre-trained model moves when it is fine-tuned; left out: all of it."""
 
     method: str = setting(
-        "full: the weights; lora: a low-rank addition to matrices; head: the head only",
-        choices=("full", "lora", "head"),
+        "what moves beside the head: `tljax methods list` tells what each one is",
+        choices=tuple(METHOD_KEYS),
         default="full",
     )
     frozen_layers: int = setting(
@@ -230,34 +245,53 @@ class TransferSettings:
         low=0,
         default=0,
     )
-    rank: int = setting("lora: R", low=1, default=8)
-    alpha: float = setting("lora: the addition is scaled by alpha / R", default=16.0)
+    rank: int = setting("lora, dora: R", low=1, default=8)
+    alpha: float = setting(
+        "lora, dora: the addition is scaled by alpha / R", default=16.0
+    )
     scaling: str = setting(
-        "lora: by alpha / R, or alpha / sqrt(R) (rsLoRA)",
+        "lora, dora: by alpha / R, or alpha / sqrt(R) (rsLoRA)",
         choices=("standard", "rank_stabilized"),
         default="standard",
     )
     targets: str = setting(
-        "lora: which matrices, a pattern on paths such as layers/0/attention/query",
+        "lora, dora: which matrices, a pattern on paths such as"
+        " layers/0/attention/query; rule: which weights, on paths such as"
+        " layers/0/attention/query/kernel",
         default=r"layers/\d+/(attention|mlp)/\w+",
     )
     dropout: float = setting(
-        "lora: share of its inputs dropped", low=0.0, high=0.9, default=0.0
+        "lora, dora: share of the addition's inputs dropped",
+        low=0.0,
+        high=0.9,
+        default=0.0,
+    )
+    embeddings_fixed: bool = setting("full: the embedding stays", default=False)
+    width: int = setting("bottleneck: R, its inner width", low=1, default=64)
+    placement: str = setting(
+        "bottleneck: behind a branch, or beside it",
+        choices=("serial", "parallel"),
+        default="serial",
     )
 
     def check(self, where: str) -> None:
-        """Refuses keys that only LoRA reads where the method is another."""
-        for field in dataclasses.fields(self)[2:]:
-            value = getattr(self, field.name)
-            if self.method != "lora" and value != field.default:
+        """Refuses keys that the method does not read, and what contradicts itself."""
+        for field in dataclasses.fields(self)[1:]:
+            value, name = getattr(self, field.name), field.name
+            if value != field.default and name not in METHOD_KEYS[self.method]:
+                readers = [
+                    repr(one) for one, keys in METHOD_KEYS.items() if name in keys
+                ]
                 raise InputError(
-                    f"{where}.{field.name}={value!r} is read by {where}.method='lora'"
-                    f" only; the method is {self.method!r}"
+                    f"{where}.{name}={value!r} is not read with"
+                    f" {where}.method={self.method!r}, only with {', '.join(readers)};"
+                    " leave it out or take another method"
                 )
-        if self.method == "head" and self.frozen_layers:
+        if self.embeddings_fixed and self.frozen_layers:
             raise InputError(
-                f"{where}.frozen_layers={self.frozen_layers}, but with"
-                f" {where}.method='head' every layer stays; leave it out"
+                f"{where}.embeddings_fixed says nothing where"
+                f" {where}.frozen_layers={self.frozen_layers}: the embedding stays with"
+                " them; leave it out"
             )
         try:
             re.compile(self.targets)

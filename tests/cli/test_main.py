@@ -44,6 +44,7 @@ def test_an_unknown_verb_is_refused_with_the_nearest(refused):
         (["--help"], 0),
         (["data", "list"], 0),
         (["train", "--help"], 0),
+        (["methods", "--help"], 0),
         (["train", "--config=nowhere.py", "--workdir=w"], 2),
         (["report", "nowhere"], 2),
     ],

@@ -1,15 +1,18 @@
 """A run folder that does not fit itself is refused before anything is computed."""
 
+import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from tljax.cli.main import main
 from tljax.cli.models import MODEL, embedding_rows, load_params_of, open_model
+from tljax.cli.predict import Classifier
 from tljax.data.tokenizer import Tokenizer
 from tljax.pretrained.sources import MODELS
-from tljax.settings import InputError
+from tljax.settings import InputError, TransferSettings
 
 
 def config_of(run):
@@ -42,8 +45,6 @@ def test_parameters_that_the_config_does_not_describe(
 
 
 def test_a_head_has_the_width_of_its_model(labelled_run, copy_of):
-    import numpy as np
-
     from tljax.train.checkpoint import load_params, save_params
 
     run = copy_of(labelled_run)
@@ -77,6 +78,34 @@ def test_an_adapter_of_another_rank_or_model_is_refused(lora_run, copy_of):
     run = copy_of(lora_run, init={})
     with pytest.raises(InputError, match="config.init.source is missing"):
         load_params_of(str(run))
+
+
+def test_a_run_that_cannot_be_merged_predicts_and_no_more(
+    finetune_arguments, language_run, reviews, tmp_path, refused
+):
+    run, out = tmp_path / "run", tmp_path / "labels.jsonl"
+    start = [f"--config.init.source={language_run}", f"--workdir={run}"]
+    method = ["--config.transfer.method=bottleneck", "--config.optim.lr_peak=0.1"]
+    assert main(["train", *finetune_arguments, *start, *method]) == 0
+    lines = (run / "predictions" / "test.jsonl").read_text().splitlines()
+    wanted = {
+        row["text"]: row["probabilities"]["good"] for row in map(json.loads, lines)
+    }
+    classifier = Classifier(run)
+    found = classifier.probabilities(list(wanted))[:, 1]
+    np.testing.assert_allclose(found, list(wanted.values()), atol=1e-5)
+    # the same weights without what the method added tell something else
+    bare = dataclasses.replace(classifier._model, transfer=TransferSettings())
+    classifier._model = bare
+    assert np.abs(classifier.probabilities(list(wanted))[:, 1] - found).max() > 1e-3
+    file = [f"--input={reviews}", "--text=review", f"--out={tmp_path / 'x.npy'}"]
+    for verb in (
+        ["export", f"--run={run}", f"--out={out}x"],
+        ["embed", f"--model={run}", *file],
+    ):
+        assert "method='bottleneck' adds to the model what" in refused(*verb)
+    again = [*finetune_arguments, f"--config.init.source={run}", f"--workdir={out}"]
+    assert "method='bottleneck' adds to the model what" in refused("train", *again)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"init": {}}', '{"init": 3}'])

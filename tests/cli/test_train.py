@@ -203,7 +203,7 @@ def test_bad_input_of_pretraining_is_one_line_and_leaves_no_folder(
         ),
         (
             ["--config.transfer.method=head", "--config.transfer.frozen_layers=1"],
-            "with config.transfer.method='head' every layer stays",
+            "frozen_layers=1 is not read with config.transfer.method='head', only",
         ),
         (
             ["--config.model.positions=learned", "--config.model.context=4"],

@@ -167,10 +167,11 @@ def test_dropout_drops_its_share_and_scales_up_the_rest(make):
 
 def test_an_adapter_sees_every_product_and_block_output(make):
     params, run = make(bias="all")
-    seen = {}
+    seen, given = {}, {}
 
     def look(path, x, y):
         seen[path] = (x.shape[-1], y.shape[-1])
+        given[path] = x
         return y
 
     plain = run(params)
@@ -184,6 +185,8 @@ def test_an_adapter_sees_every_product_and_block_output(make):
         "layers/0/mlp/down": (24, 16),
         "layers/0/mlp": (16, 16),
     }
+    for branch, product in (("attention", "query"), ("mlp", "up")):
+        assert given[f"layers/0/{branch}"] is given[f"layers/0/{branch}/{product}"]
 
 
 def test_what_an_adapter_returns_is_used(make):

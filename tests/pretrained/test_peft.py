@@ -1,4 +1,4 @@
-"""LoRA factors under PEFT's names, by hand."""
+"""Adapters under PEFT's names, by hand."""
 
 import numpy as np
 import pytest
@@ -43,5 +43,36 @@ def test_what_peft_cannot_say_is_refused():
     fused = moving("layers/0/attention/query")
     with pytest.raises(InputError, match=r"part of h\.0\.attn\.c_attn\.weight in gpt2"):
         peft_adapter(fused, FAMILIES["gpt2"], LORA, base="b")
-    with pytest.raises(InputError, match="no LoRA factors"):
-        peft_adapter({"head": fused["head"]}, FAMILIES["llama"], LORA, base="b")
+    for method in ("head", "full", "bottleneck"):
+        settings = TransferSettings(method=method)
+        with pytest.raises(InputError, match=f"'ia3'; this run's is '{method}'"):
+            peft_adapter({"head": fused["head"]}, FAMILIES["llama"], settings, base="b")
+
+
+def test_dora_has_its_lengths_too():
+    dora = TransferSettings(method="dora", rank=2)
+    tree = moving("layers/0/attention/query")
+    tree["layers"]["0"]["attention"]["query"]["magnitude"] = np.arange(4.0)
+    config, tensors = peft_adapter(tree, FAMILIES["llama"], dora, base="b")
+    start = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    assert set(tensors) == {
+        f"{start}{end}" for end in ("A.weight", "B.weight", "magnitude_vector")
+    }
+    np.testing.assert_array_equal(tensors[f"{start}magnitude_vector"], np.arange(4.0))
+    assert config["use_dora"] and config["peft_type"] == "LORA"
+
+
+def test_ia3_scales_outputs_and_the_inner_inputs():
+    layer = {
+        "attention": {"key": {"ia3": np.arange(3.0)}},
+        "mlp": {"down": {"ia3": np.arange(5.0)}},
+    }
+    ia3 = TransferSettings(method="ia3")
+    tree = {"layers": {"1": layer}}
+    config, tensors = peft_adapter(tree, FAMILIES["llama"], ia3, base="b")
+    names = ["model.layers.1.mlp.down_proj", "model.layers.1.self_attn.k_proj"]
+    assert config["target_modules"] == names
+    assert config["feedforward_modules"] == names[:1]
+    assert config["peft_type"] == "IA3" and "r" not in config
+    shapes = [tensors[f"base_model.model.{name}.ia3_l"].shape for name in names]
+    assert shapes == [(1, 5), (3, 1)]

@@ -9,7 +9,8 @@ import pytest
 
 from tljax.model import heads, transformer
 from tljax.settings import InputError, TransferSettings, from_config
-from tljax.transfer.method import compose, merge, scale_of, split
+from tljax.transfer.lora import scale_of
+from tljax.transfer.method import compose, merge, split
 from tljax.transfer.transplant import flat
 
 BATCH = {
@@ -24,6 +25,12 @@ METHODS = {
     "lora": TransferSettings(method="lora", rank=2, alpha=3.0),
     "top lora": TransferSettings(method="lora", rank=2, frozen_layers=1),
     "query lora": TransferSettings(method="lora", rank=3, targets=r".*/query"),
+    "fixed": TransferSettings(embeddings_fixed=True),
+    "norms": TransferSettings(method="norms"),
+    "rule": TransferSettings(method="rule", targets=r".*/(query|key)/kernel"),
+    "top dora": TransferSettings(method="dora", rank=2, frozen_layers=1),
+    "ia3": TransferSettings(method="ia3"),
+    "parallel": TransferSettings(method="bottleneck", width=3, placement="parallel"),
 }
 
 
@@ -62,6 +69,9 @@ def test_a_method_changes_nothing_at_its_start(model_settings, params, name):
         ("head", {"head"}),
         ("lora", {"layers/0", "layers/1", "head"}),
         ("top lora", {"layers/1", "head"}),
+        ("fixed", {"layers/0", "layers/1", "final_norm", "head"}),
+        ("norms", {"layers/0", "layers/1", "final_norm", "head"}),
+        ("rule", {"layers/0", "layers/1", "head"}),
     ],
 )
 def test_only_what_the_method_names_moves(params, name, moves):
@@ -76,7 +86,9 @@ def test_only_what_the_method_names_moves(params, name, moves):
     assert not flat(moving).keys() & flat(frozen).keys()
 
 
-@pytest.mark.parametrize("name", ["lora", "top lora", "query lora", "half"])
+@pytest.mark.parametrize(
+    "name", ["lora", "top lora", "query lora", "half", "rule", "top dora", "ia3"]
+)
 def test_merged_is_unmerged(model_settings, params, name):
     moving, frozen = split(params, METHODS[name], jax.random.key(1))
     random = np.random.default_rng(5)
@@ -142,6 +154,10 @@ def test_dropout_of_its_inputs_is_the_keys(params):
         ({"method": "lora", "rank": 10**9}, "rank=10{9} is more .*; take at most 24"),
         ({"frozen_layers": 3}, "frozen_layers=3, but the model has 2 layers"),
         ({"method": "lora", "frozen_layers": 2}, "matches no matrix of the layers th"),
+        ({"method": "bitfit"}, "the model has none .* take 'norms', 'ia3' or 'lora'"),
+        ({"method": "rule"}, "matches no weight that may move; there are, e.g. .*/"),
+        ({"method": "ia3", "frozen_layers": 2}, "no layer that ia3 could scale"),
+        ({"method": "bottleneck", "frozen_layers": 2}, "no layer to which a bottlen"),
     ],
 )
 def test_what_cannot_be_split(params, config, said):
@@ -151,7 +167,8 @@ def test_what_cannot_be_split(params, config, said):
 
 
 def test_a_key_of_lora_elsewhere_is_refused():
-    with pytest.raises(InputError, match="rank=4 is read by config.method='lora' only"):
+    said = "rank=4 is not read with config.method='full', only with 'lora', 'dora';"
+    with pytest.raises(InputError, match=said):
         from_config(TransferSettings, {"method": "full", "rank": 4})
 
 

@@ -16,8 +16,8 @@ from tljax.settings import InputError, suggestion
 
 DESCRIPTION = """
 Writes a folder that Transformers' from_pretrained takes, or with --format=gguf a file
-for llama.cpp and its kin. A LoRA run is written merged, or with --format=peft as an
-adapter of the model that it began from.
+for llama.cpp and its kin. A run with an adapter (lora, dora, ia3) is written merged, or
+with --format=peft as an adapter of the model that it began from.
 
   tljax export --run=models/smollm2 --out=exported/smollm2 --format=gguf --stored=Q8_0
   tljax export --run=runs/lora --out=exported/lora

@@ -32,13 +32,14 @@ from tljax.settings import (
 from tljax.train.checkpoint import load_params, params_sha256, params_shapes
 from tljax.train.files import read_json
 from tljax.train.record import read_record
-from tljax.transfer.method import merge, split
+from tljax.transfer.method import METHODS, merge, split
 from tljax.transfer.transplant import flat
 
 _FORMS = ["a run folder", "hf:DIR", "hf:ORG/NAME", "gguf:FILE"]
 _FORMS += [f"pkg:{name}" for name in MODELS]
 MODEL = Flag("model", "URI", f"{', '.join(_FORMS[:-1])} or {_FORMS[-1]}", required=True)
 RUN_KEYS = ("dropout", "scan_layers", "dtype")  # not of the architecture
+WHOLE = TransferSettings()  # all weights moved, or are merged
 DTYPE = Flag("dtype", "NAME", "of products: float32, bfloat16 or auto")
 
 # place(path, value) puts a leaf where it belongs, e.g. on its devices, as it is read
@@ -58,6 +59,8 @@ class Model:
       origin: its config.json of Transformers' kind; {} of a run of ours.
       sentence: how it makes sentence vectors: pooling, normalize, length; {} if it
         does not say.
+      frozen: what `params` does not hold, where they were not merged; else {}.
+      transfer: how the two are composed.
     """
 
     name: str
@@ -67,6 +70,8 @@ class Model:
     ledger: tuple[Line, ...] = ()
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sentence: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    frozen: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    transfer: TransferSettings = WHOLE
 
     @property
     def end_ids(self) -> list[int]:
@@ -93,6 +98,7 @@ def open_model(
     *,
     dtype: str | None = None,
     place: Place = lambda path, value: value,
+    composed: bool = False,
 ) -> Model:
     """Opens and reads a model.
 
@@ -100,11 +106,13 @@ def open_model(
       name: run folder or URI.
       dtype: of its products; None = as its settings say.
       place: puts a leaf of a foreign checkpoint where it belongs, as it is read.
+      composed: whether the caller composes params, frozen and transfer itself; then a
+        run whose method cannot be merged is no error.
 
     Raises:
       InputError: nothing there, or nothing that can be used; one line says what.
     """
-    model = _read_foreign(name, place) if is_uri(name) else _read_run(name)
+    model = _read_foreign(name, place) if is_uri(name) else _read_run(name, composed)
     if dtype is None:
         return model
     field = ModelSettings.__dataclass_fields__["dtype"]
@@ -132,13 +140,19 @@ def _read_foreign(uri: str, place) -> Model:
     )
 
 
-def _read_run(folder: str) -> Model:
-    config = _run_config(folder)
+def _read_run(folder: str, composed: bool) -> Model:
+    config, transfer = _run_config(folder), transfer_of(folder)
     path = pathlib.Path(folder) / "tokenizer.json"
     tokenizer = Tokenizer.load(path) if path.exists() else None
-    settings, params = source_settings(folder), load_params_of(folder)
+    settings, frozen = source_settings(folder), {}
+    if composed and not METHODS[transfer.method].merges:
+        params, frozen = load_own_params(folder), _base_params(folder)
+        transfer = dataclasses.replace(transfer, frozen_layers=0)  # no stream is kept
+    else:
+        params, transfer = load_params_of(folder), WHOLE
     if tokenizer is not None:
-        _check_rows(folder, tokenizer, params["embedding"]["tokens"].shape[0])
+        tokens = (frozen or params)["embedding"]["tokens"]
+        _check_rows(folder, tokenizer, tokens.shape[0])
     return Model(
         folder,
         settings,
@@ -146,6 +160,8 @@ def _read_run(folder: str) -> Model:
         tokenizer,
         origin=config.get("origin", {}),
         sentence=config.get("sentence", {}),
+        frozen=frozen,
+        transfer=transfer,
     )
 
 
@@ -200,7 +216,7 @@ def embedding_rows(source: str, tokenizer: Tokenizer) -> int:
         rows = open_pretrained(source).config["vocab_size"]
     else:
         shapes = params_shapes(parts.run_file(source, "params"))
-        if "embedding" not in shapes:  # a run that moved only a part
+        if "tokens" not in shapes.get("embedding", {}):  # it moved only a part
             return embedding_rows(_base_of(source), tokenizer)
         rows = shapes["embedding"]["tokens"][0]
     _check_rows(source, tokenizer, rows)
@@ -281,8 +297,17 @@ def load_params_of(source: str, place: Place = lambda path, value: value) -> dic
     if is_uri(source):
         return _read_foreign(source, place).params
     params, transfer = load_own_params(source), transfer_of(source)
-    if transfer == TransferSettings():
+    if transfer == WHOLE:
         return params
+    return merge(params, _base_params(source), transfer)
+
+
+def _base_params(source: str) -> dict:
+    """What a run that moved only a part began from, without a head.
+
+    Raises:
+      InputError: it is not what it was then.
+    """
     base_source = _base_of(source)
     base = load_params_of(base_source)
     path = parts.run_file(source, "manifest.json")
@@ -292,10 +317,10 @@ def load_params_of(source: str, place: Place = lambda path, value: value) -> dic
             f"{source} began with other weights than {base_source} has now; bring them"
             " back, or train again"
         )
-    _check_shapes(source, base, TransferSettings())
+    _check_shapes(source, base, WHOLE)
     for name in ("output", "head"):
         base.pop(name, None)
-    return merge(params, base, transfer)
+    return base
 
 
 def classes_of(folder: str | pathlib.Path, head: Mapping[str, Any]) -> tuple[str, ...]:
@@ -331,7 +356,8 @@ def _check_shapes(folder: str, held: dict, transfer: TransferSettings) -> None:
     keeps no output matrix.
     """
     settings = source_settings(folder)
-    rows = held["embedding"]["tokens"].shape[0] if "embedding" in held else 1
+    tokens = held.get("embedding", {}).get("tokens")
+    rows = 1 if tokens is None else tokens.shape[0]
 
     def moving(key):
         params = transformer.init_params(settings, rows, key)

@@ -89,10 +89,10 @@ class Classifier:
             )
         where = f"{folder}: config"
         self.settings = from_config(FinetuneSettings, config, where)
-        model = open_model(str(folder))
+        model = open_model(str(folder), composed=True)
         self.classes = classes_of(folder, model.params["head"])
         self._tokenizer = model.needs_tokenizer()
-        self._params = model.params
+        self._model = model
         parts.prepare_devices()
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
@@ -101,15 +101,21 @@ class Classifier:
         from tljax.train.progress import Progress
 
         settings, length = self.settings, self.settings.task.length
+        model = self._model
         chunks = [texts[at : at + CHUNK] for at in range(0, len(texts), CHUNK)]
         sets = [self._labelled(chunk) for chunk in chunks]
         scorer = Scorer(
-            settings.model, settings.head.pooling, length, scoring_slots(sets, length)
+            settings.model,
+            settings.head.pooling,
+            length,
+            scoring_slots(sets, length),
+            model.transfer,
         )
         found, tokens = [], 0
 
         def score(one):
-            return scorer.probabilities(self._params, scorer.plan(one), len(one))
+            planned = scorer.plan(one)
+            return scorer.probabilities(model.params, planned, len(one), model.frozen)
 
         if len(sets) == 1:
             return score(sets[0])

@@ -160,18 +160,19 @@ class Block(nn.Module):
         """Returns the residual stream after this layer; shapes and dtype of x kept."""
         s = self.settings
         for name in ("attention", "mlp"):
-            y_BLD = x_BLD
+            taken_BLD = x_BLD
             if s.norm_place != "after":
-                y_BLD = Norm(s, name=f"{name}_norm")(x_BLD)
+                taken_BLD = Norm(s, name=f"{name}_norm")(x_BLD)
             if name == "attention":
                 mix = Attention(s, name=name)
-                y_BLD = mix(y_BLD, f"{path}/{name}", adapter, look)
+                y_BLD = mix(taken_BLD, f"{path}/{name}", adapter, look)
             else:
-                y_BLD = FeedForward(s, name=name)(y_BLD, f"{path}/{name}", adapter)
+                feed = FeedForward(s, name=name)
+                y_BLD = feed(taken_BLD, f"{path}/{name}", adapter)
             if s.norm_place == "both":
                 y_BLD = Norm(s, name=f"{name}_post_norm")(y_BLD)
             if adapter:
-                y_BLD = adapter(f"{path}/{name}", x_BLD, y_BLD)
+                y_BLD = adapter(f"{path}/{name}", taken_BLD, y_BLD)
             if dropout_key is not None:
                 dropout_key, key = jax.random.split(dropout_key)
                 kept = jax.random.bernoulli(key, 1 - s.dropout, y_BLD.shape)

@@ -1,7 +1,8 @@
-"""LoRA factors as PEFT keeps them: adapter_config.json and adapter_model.safetensors.
+"""Adapters as PEFT keeps them: adapter_config.json and adapter_model.safetensors.
 
-ours  layers/0/attention/query/{a [in, R], b [R, out]}
-PEFT  base_model.model.model.layers.0.self_attn.q_proj.lora_{A [R, in], B [out, R]}
+ours  layers/0/attention/query/{a [in, R], b [R, out], magnitude [out]}; .../key/ia3
+PEFT  base_model.model.model.layers.0.self_attn.q_proj.lora_{A [R, in], B [out, R]},
+      .lora_magnitude_vector [out]; .k_proj.ia3_l [out, 1], .down_proj.ia3_l [1, in]
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,17 @@ import numpy as np
 from tljax.pretrained.families import Family
 from tljax.pretrained.tree import place_of
 from tljax.settings import InputError, TransferSettings
+from tljax.transfer.method import METHODS
+from tljax.transfer.scaling import of_inputs
 from tljax.transfer.transplant import flat
+
+_NAMES = {
+    "a": "lora_A.weight",
+    "b": "lora_B.weight",
+    "magnitude": "lora_magnitude_vector",
+    "ia3": "ia3_l",
+}
+_METHODS = ("lora", "dora", "ia3")
 
 
 def peft_adapter(
@@ -25,18 +36,27 @@ def peft_adapter(
     """The adapter's config and tensors.
 
     Args:
-      moving: what a LoRA run moves.
+      moving: what a run of such a method moves.
       family: of the base.
       settings: of the run.
       base: name of the base, for adapter_config.json.
 
     Raises:
-      InputError: no LoRA factors, or a matrix that PEFT has fused with others.
+      InputError: a method that PEFT has no format for, or a matrix that is fused with
+        others.
     """
-    tensors, modules = {}, []
+    if settings.method not in _METHODS:
+        raise InputError(
+            "PEFT's format holds adapters of config.transfer.method="
+            f"{', '.join(map(repr, _METHODS))}; this run's is {settings.method!r}:"
+            " export it as safetensors"
+        )
+    tensors, modules = {}, {}
     for path, leaf in flat(moving).items():
         place, _, name = path.rpartition("/")
-        if name not in ("a", "b") or not path.startswith("layers/"):
+        if name not in METHODS[settings.method].addition.names:
+            continue
+        if not path.startswith("layers/"):
             continue
         where = place_of(f"{place}/kernel", family)
         if where.part or not where.transposed:
@@ -45,22 +65,41 @@ def peft_adapter(
                 " part cannot be said in PEFT's format; export merged weights"
             )
         module = family.prefix + where.name.removesuffix(".weight")
-        values = np.ascontiguousarray(np.asarray(leaf, np.float32).T)
-        tensors[f"base_model.model.{module}.lora_{name.upper()}.weight"] = values
-        modules.append(module)
-    if not tensors:
-        raise InputError("the run has no LoRA factors; export it as safetensors")
-    config = {
-        "peft_type": "LORA",
+        tensors[f"base_model.model.{module}.{_NAMES[name]}"] = _theirs(leaf, path)
+        modules[module] = place
+    shared = {
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
+        "target_modules": sorted(modules),
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    own = _scaling if settings.method == "ia3" else _low_rank
+    return shared | own(settings, modules), tensors
+
+
+def _theirs(leaf: Any, path: str) -> np.ndarray:
+    """A leaf as PEFT's tensor: matrices transposed, ia3's scales as a row or column."""
+    values = np.asarray(leaf, np.float32)
+    place, _, name = path.rpartition("/")
+    if name == "ia3":
+        values = values[None] if of_inputs(place) else values[:, None]
+        return np.ascontiguousarray(values)
+    return np.ascontiguousarray(values.T)
+
+
+def _low_rank(settings: TransferSettings, modules: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "peft_type": "LORA",
         "r": settings.rank,
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
         "use_rslora": settings.scaling == "rank_stabilized",
-        "target_modules": sorted(set(modules)),
+        "use_dora": settings.method == "dora",
         "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
     }
-    return config, tensors
+
+
+def _scaling(settings: TransferSettings, modules: Mapping[str, str]) -> dict[str, Any]:
+    inner = sorted(module for module, place in modules.items() if of_inputs(place))
+    return {"peft_type": "IA3", "feedforward_modules": inner}

@@ -1,23 +1,22 @@
 """What moves and what stays: params -> (moving, frozen), and together again.
 
-    full        moving = all weights            frozen = {}
-    lora        moving = {a, b} a matrix, head  frozen = the weights
-    head        moving = head                   frozen = the weights
-
-Both have the places of the whole tree; LoRA's a and b stand where its kernel does:
-    layers/0/attention/query/{kernel, bias}  +  layers/0/attention/query/{a, b}
+A method is an entry of METHODS: which weights of the model move, and what it adds.
+    full    moving = all weights              frozen = {}
+    lora    moving = {a, b} a matrix, head    frozen = the weights
+The head always moves. Both parts have the places of the whole tree.
 """
 
+import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from tljax.model.block import Adapter
-from tljax.model.product import product
-from tljax.settings import InputError, ModelSettings, TransferSettings, suggestion
+from tljax.settings import METHOD_KEYS, InputError, ModelSettings, TransferSettings
+from tljax.transfer import bottleneck, lora, scaling, weights
+from tljax.transfer.addition import Addition
 from tljax.transfer.transplant import flat, nested
 
 
@@ -28,6 +27,156 @@ class Composed(NamedTuple):
     adapter: Adapter | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to fine-tune.
+
+    Attributes:
+      name: as config.transfer.method has it.
+      paper: whose.
+      meaning: what moves, in a line.
+      trainable: how many numbers that is, the head's not counted.
+      memory: beside the weights themselves.
+      speed: of a training step.
+      when: to use it.
+      chosen: chosen(paths, settings) -> the weights of the model that move.
+      addition: what it adds; None = nothing.
+      example: keys beside the method that its example command sets.
+    """
+
+    name: str
+    paper: str
+    meaning: str
+    trainable: str
+    memory: str
+    speed: str
+    when: str
+    chosen: Callable[[Collection[str], TransferSettings], set[str]]
+    addition: Addition | None = None
+    example: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of TransferSettings that it reads."""
+        return METHOD_KEYS[self.name]
+
+    @property
+    def merges(self) -> bool:
+        """Whether plain weights can compute what it computes."""
+        return self.addition is None or self.addition.merged is not None
+
+
+_SHARED = "gradient and two moments of what moves"
+_FULL_SPEED = "the slowest: 6 FLOPs a weight and token"
+_THROUGH = "about 2/3 of full: 4 FLOPs a weight and token, gradients pass through"
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            "full",
+            "Howard & Ruder 2018 (ULMFiT), Devlin et al. 2019 (BERT)",
+            "all weights; with frozen_layers, those above; with embeddings_fixed, all"
+            " but the embedding",
+            "all: V D + N (4 D² + 3 D F) or so",
+            "3 more copies of the model for every member of a population",
+            _FULL_SPEED,
+            "a small model, or labels enough",
+            weights.every,
+            example=("embeddings_fixed=true",),
+        ),
+        Method(
+            "head",
+            "Alain & Bengio 2016 (linear probes)",
+            "nothing of the model",
+            "none",
+            "next to none: the model's output is computed once for every text",
+            "the fastest: a product with the head",
+            "very few labels, or to see what the model knows already",
+            weights.none,
+        ),
+        Method(
+            "bitfit",
+            "Ben-Zaken et al. 2022 (BitFit)",
+            "the biases of products and norms",
+            "up to N (7 D + 2 F) + D",
+            "next to none",
+            _THROUGH,
+            "few labels and a model with biases (BERT, GPT-2)",
+            weights.biases,
+        ),
+        Method(
+            "norms",
+            "Zhao et al. 2024 (LN-tuning), Qi et al. 2022",
+            "scales and biases of the norms",
+            "2 N D + D; twice that with LayerNorm",
+            "next to none",
+            _THROUGH,
+            "few labels and a model without biases",
+            weights.norms,
+        ),
+        Method(
+            "rule",
+            "Lee et al. 2023 (surgical fine-tuning)",
+            "the weights whose paths match targets",
+            "those weights",
+            _SHARED,
+            "between full and bitfit",
+            "a question about a part of the model",
+            weights.matching,
+            example=(r"targets=layers/\d+/attention/.*",),
+        ),
+        Method(
+            "lora",
+            "Hu et al. 2021 (LoRA); Kalajdzievski 2023 (rsLoRA)",
+            "a low-rank addition to every chosen matrix",
+            "R (D + F) a matrix of D inputs and F outputs",
+            _SHARED,
+            _THROUGH + ", and 2 thin products a matrix",
+            "a deep model and some hundred labels; the first to try",
+            weights.none,
+            lora.LORA,
+            ("rank=8", "frozen_layers=1"),
+        ),
+        Method(
+            "dora",
+            "Liu et al. 2024 (DoRA)",
+            "as lora, with the length of every column apart from its direction",
+            "R (D + F) + F a matrix of D inputs and F outputs",
+            _SHARED,
+            "somewhat slower than lora: lengths are computed every step",
+            "where lora of a small rank stays behind full",
+            weights.none,
+            lora.DORA,
+            ("rank=8",),
+        ),
+        Method(
+            "bottleneck",
+            "Houlsby et al. 2019 (adapters); He et al. 2022 (parallel)",
+            "a small network at the output of every branch, and the norms",
+            "2 N (2 D R + R + D), R = width, and the norms",
+            _SHARED,
+            _THROUGH + ", and 2 thin products a branch",
+            "comparisons with the literature; cannot be merged, so only `tljax predict`"
+            " and `tljax evaluate` use its run",
+            weights.norms_if_any,
+            bottleneck.BOTTLENECK,
+            ("width=64", "placement=parallel"),
+        ),
+        Method(
+            "ia3",
+            "Liu et al. 2022 ((IA)³)",
+            "scales on keys, values and inner feed-forward activations",
+            "N (2 K + F), K = outputs of the key product",
+            "next to none",
+            _THROUGH + ", and once more the product with down",
+            "very few labels, or very many members of a population",
+            weights.none,
+            scaling.IA3,
+        ),
+    )
+}
+
+
 def split(
     params: Mapping[str, Any], settings: TransferSettings, key: jax.Array
 ) -> tuple[dict, dict]:
@@ -36,17 +185,14 @@ def split(
     Args:
       params: the whole tree, head included.
       settings: of the method.
-      key: of LoRA's first matrices.
+      key: of what it adds.
 
     Returns:
       (moving, frozen); composed, they compute what params computes.
 
     Raises:
-      InputError: more frozen layers than there are, a pattern that matches nothing,
-        or a rank above the sides of the matrices.
-
-    Source: LoRA, Hu et al. 2021, section 4.1 (b = 0; a as in the authors' code,
-    uniform); rsLoRA, Kalajdzievski 2023.
+      InputError: more frozen layers than there are, or nothing that the method could
+        move: a pattern that matches nothing, a rank above the sides of the matrices.
     """
     depth = len(params["layers"])
     if settings.frozen_layers > depth:
@@ -54,16 +200,18 @@ def split(
             f"config.transfer.frozen_layers={settings.frozen_layers}, but the model has"
             f" {depth} layers"
         )
-    leaves = flat(params)
-    moves = {
-        path: settings.method == "full" and not _lies_below(path, settings)
-        for path in leaves
+    method, leaves = METHODS[settings.method], flat(params)
+    heads = {path for path in leaves if path.startswith("head/")}
+    above = {
+        path: leaf
+        for path, leaf in leaves.items()
+        if path not in heads and not _lies_below(path, settings)
     }
-    moves |= {path: True for path in leaves if path.startswith("head/")}
-    moving = {path: leaf for path, leaf in leaves.items() if moves[path]}
-    frozen = {path: leaf for path, leaf in leaves.items() if not moves[path]}
-    if settings.method == "lora":
-        moving |= _low_rank(frozen, settings, key)
+    moves = heads | method.chosen(above.keys(), settings)
+    moving = {path: leaf for path, leaf in leaves.items() if path in moves}
+    frozen = {path: leaf for path, leaf in leaves.items() if path not in moves}
+    if method.addition:
+        moving |= method.addition.first(above, settings, key)
     return nested(moving), nested(frozen)
 
 
@@ -74,41 +222,30 @@ def compose(
     dropout_key: jax.Array | None = None,
 ) -> Composed:
     """The tree and the adapter that the model is applied with."""
-    leaves = flat(moving)
-    factors = {path: leaves.pop(path) for path in list(leaves) if _is_factor(path)}
-    params = nested({**flat(frozen), **leaves})
-    if not factors:
-        return Composed(params, None)
-    scale = scale_of(settings)
-
-    def adapter(path: str, x: jax.Array, y: jax.Array) -> jax.Array:
-        if f"{path}/a" not in factors:
-            return y
-        a_DR, b_RF = (factors[f"{path}/{name}"].astype(x.dtype) for name in "ab")
-        if dropout_key is not None and settings.dropout:
-            key = jax.random.fold_in(dropout_key, _number(path))
-            kept = jax.random.bernoulli(key, 1 - settings.dropout, x.shape)
-            x = jnp.where(kept, x / (1 - settings.dropout), 0)
-        x_ND = x.reshape(-1, x.shape[-1])
-        added = product(product(x_ND, a_DR), b_RF) * jnp.asarray(scale, x.dtype)
-        return y + added.reshape(y.shape)
-
-    return Composed(params, adapter)
+    addition = METHODS[settings.method].addition
+    own, whole = _parts(moving, frozen, addition)
+    adapter = addition.hook(own, whole, settings, dropout_key) if own else None
+    return Composed(nested(whole), adapter)
 
 
 def merge(
     moving: Mapping[str, Any], frozen: Mapping[str, Any], settings: TransferSettings
 ) -> dict:
-    """One plain tree that computes the same without an adapter, e.g. for export."""
-    leaves = flat(moving)
-    whole = {**flat(frozen), **leaves}
-    for path in leaves:
-        if _is_factor(path) and path.endswith("/a"):
-            place = path.removesuffix("/a")
-            a_DR, b_RF = whole.pop(path), whole.pop(f"{place}/b")
-            kernel = whole[f"{place}/kernel"]
-            whole[f"{place}/kernel"] = kernel + (a_DR @ b_RF) * scale_of(settings)
-    return nested(whole)
+    """One plain tree that computes the same without an adapter, e.g. for export.
+
+    Raises:
+      InputError: there is none, since the method adds what no weights of the model do.
+    """
+    method = METHODS[settings.method]
+    own, whole = _parts(moving, frozen, method.addition)
+    if not method.merges:
+        raise InputError(
+            f"config.transfer.method={method.name!r} adds to the model what its own"
+            " weights cannot compute, so nothing can be merged; `tljax predict` and"
+            " `tljax evaluate` use such a run as it is"
+        )
+    changed = method.addition.merged(own, whole, settings) if own else {}
+    return nested({**whole, **changed})
 
 
 def untouched_layers(model: ModelSettings, settings: TransferSettings) -> int:
@@ -116,10 +253,17 @@ def untouched_layers(model: ModelSettings, settings: TransferSettings) -> int:
     return model.depth if settings.method == "head" else settings.frozen_layers
 
 
-def scale_of(settings: TransferSettings) -> float:
-    """Of LoRA's addition: alpha / R, or alpha / sqrt(R)."""
-    power = 0.5 if settings.scaling == "rank_stabilized" else 1.0
-    return settings.alpha / settings.rank**power
+def _parts(moving, frozen, addition: Addition | None) -> tuple[dict, dict]:
+    """(the method's own leaves, all weights of the model), by path."""
+    names = addition.names if addition else ()
+    leaves = flat(moving)
+    own = {path: leaf for path, leaf in leaves.items() if _is_own(path, names)}
+    whole = {path: leaf for path, leaf in leaves.items() if path not in own}
+    return own, {**flat(frozen), **whole}
+
+
+def _is_own(path: str, names: Collection[str]) -> bool:
+    return path.startswith("layers/") and path.rpartition("/")[2] in names
 
 
 def _lies_below(path: str, settings: TransferSettings) -> bool:
@@ -130,49 +274,3 @@ def _lies_below(path: str, settings: TransferSettings) -> bool:
         return True
     layer = re.match(r"layers/(\d+)/", path)
     return bool(layer) and int(layer.group(1)) < settings.frozen_layers
-
-
-def _low_rank(frozen, settings: TransferSettings, key: jax.Array) -> dict[str, Any]:
-    matrices = {
-        path.removesuffix("/kernel"): leaf.shape
-        for path, leaf in frozen.items()
-        if re.match(r"layers/.*/kernel$", path) and not _lies_below(path, settings)
-    }
-    chosen = {
-        path: shape
-        for path, shape in matrices.items()
-        if re.fullmatch(settings.targets, path)
-    }
-    if not chosen:
-        some = ", ".join(list(matrices)[-3:])
-        raise InputError(
-            f"config.transfer.targets={settings.targets!r} matches no matrix of the"
-            f" layers that move{suggestion(settings.targets, matrices)}; there are,"
-            f" e.g. {some}"
-        )
-    longest = max(side for shape in chosen.values() for side in shape)
-    if settings.rank > longest:
-        raise InputError(
-            f"config.transfer.rank={settings.rank} is more than the longest side of the"
-            f" chosen matrices; take at most {longest}, e.g. 8"
-        )
-    added = {}
-    for path, (depth, width) in chosen.items():
-        own = jax.random.fold_in(key, _number(path))
-        bound = depth**-0.5
-        shape = (depth, settings.rank)
-        added[f"{path}/a"] = jax.random.uniform(own, shape, minval=-bound, maxval=bound)
-        added[f"{path}/b"] = jnp.zeros((settings.rank, width))
-    return added
-
-
-def _is_factor(path: str) -> bool:
-    return path.startswith("layers/") and path.endswith(("/a", "/b"))
-
-
-def _number(path: str) -> int:
-    """A number of the path's own, the same in every program: 31 bits of its bytes."""
-    number = 0
-    for byte in path.encode():
-        number = (number * 31 + byte) % 2**31
-    return number
