@@ -13,6 +13,7 @@ from tljax.settings import (
     FinetuneSettings,
     InitSettings,
     InputError,
+    RegularizeSettings,
     TransferSettings,
     from_config,
 )
@@ -61,6 +62,56 @@ def test_members_differ_in_their_own_keys_only(member):
     optim = dataclasses.replace(member.settings.optim, batch=3)
     with pytest.raises(ValueError, match="differs in more than"):
         finetune._check_shared([member, changed(member, optim=optim)])
+
+
+def test_members_differ_in_how_strong_a_regulariser_is_but_not_in_whether(member):
+    weak, strong, shrunk = (
+        changed(member, regularize=RegularizeSettings(**on))
+        for on in ({"mixout": 0.1}, {"mixout": 0.5, "wise": 0.3}, {"wise": 0.3})
+    )
+    dropped = [
+        changed(member, model=dataclasses.replace(member.settings.model, dropout=p))
+        for p in (0.1, 0.2)
+    ]
+    for pair in ([weak, strong], [member, shrunk], dropped):
+        finetune._check_shared(pair)
+    for other in (weak, strong, dropped[0]):
+        with pytest.raises(ValueError, match="differs in more than"):
+            finetune._check_shared([member, other])
+
+
+@pytest.mark.parametrize(
+    ("on", "changes", "said"),
+    [
+        ({"l2_start": 0.1}, {"init": InitSettings("")}, "l2_start=0.1: .*source is em"),
+        ({"wise": 0.5}, {"transfer": TransferSettings("lora")}, "'lora' the weights"),
+        ({"mixout": 0.5}, {"transfer": TransferSettings("head")}, "'head' the weights"),
+        ({"mixout": 0.5}, {"transfer": TransferSettings("full", 2)}, "every layer is"),
+        ({"rdrop": 1.0}, {}, "rdrop=1.0: both passes would be one"),
+        ({"neftune": 5.0}, {"transfer": TransferSettings("full", 1)}, "tokens' place"),
+        (
+            {"lm_weight": 0.5},
+            {"transfer": TransferSettings("full", 1)},
+            "tokens' place",
+        ),
+        ({"lm_weight": 0.5}, {"model": {"causal": False}}, "sees the next word"),
+        ({"lm_weight": 0.5}, {"model": {"tied": False}}, "keeps no matrix"),
+    ],
+)
+def test_a_regulariser_that_nothing_would_read_is_refused(member, on, changes, said):
+    settings = changed(member, init=InitSettings("lm")).settings
+    if "model" in changes:
+        changes = {"model": dataclasses.replace(settings.model, **changes["model"])}
+    settings = dataclasses.replace(settings, **changes)
+    finetune.check(settings)
+    on = RegularizeSettings(**on)
+    with pytest.raises(InputError, match=r"^config\.regularize\..*" + said):
+        finetune.check(dataclasses.replace(settings, regularize=on))
+
+
+def test_wise_of_0_is_refused():
+    with pytest.raises(InputError, match=r"regularize\.wise is 0"):
+        from_config(RegularizeSettings, {"wise": 0}, "config.regularize")
 
 
 def test_layers_above_frozen_ones_begin_as_the_source_s(member, tiny_llama, tmp_path):

@@ -7,6 +7,7 @@ frozen bottom                        ->  its output for every token, computed on
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -194,6 +195,12 @@ class Crew:
     def flops(self, moving: dict, *, tokens: int) -> float:
         """Of a member's training steps, and its share of what all members share."""
         own = parts.training_flops(moving, self.frozen_above, tokens=tokens)
+        if self.settings.regularize.lm_weight:
+            there = "embedding" in moving
+            tree = moving if there else self.frozen
+            own += (6.0 if there else 4.0) * tree["embedding"]["tokens"].size * tokens
+        if self.settings.regularize.rdrop:
+            own *= 2
         return own + self.shared_flops / len(self.plans)
 
     def tokens(self, one: Member) -> int:
@@ -216,7 +223,18 @@ class Crew:
 
     def data_on_device(self) -> dict:
         """What every step of every member reads."""
-        return {"flat": jax.numpy.asarray(self.flat), "frozen": self.frozen}
+        data = {"flat": jax.numpy.asarray(self.flat), "frozen": self.frozen}
+        regularize = self.settings.regularize
+        if regularize.l2_start or regularize.mixout:
+            data["start"] = self.first_weights
+        return data
+
+    @functools.cached_property
+    def first_weights(self) -> dict:
+        """What moves as the base has it, without the head; on the device."""
+        start = {**self.start, "head": {}}
+        moving, _ = split(start, self.settings.transfer, jax.random.key(0))
+        return jax.device_put(moving)
 
     @property
     def frozen_above(self) -> dict:
@@ -229,8 +247,10 @@ class Crew:
         """advance(data, state, plan, hparams, until), compiled once a mode."""
         if mode not in self._advance:
             first = self.settings
-            loss = labelled_loss(first.model, first.head.pooling, first.transfer)
-            train_step = step.make_train_step(loss, self.settings.optim)
+            loss = labelled_loss(
+                first.model, first.head.pooling, first.transfer, first.regularize
+            )
+            train_step = step.make_train_step(loss, first.optim, first.regularize)
             rounds = population.make_train_rounds(train_step, _take)
             lifted = population.lift(rounds, mode, shared=1)
             self._advance[mode] = jax.jit(lifted, donate_argnums=1)
@@ -248,4 +268,5 @@ def _take(data, plan, index):
         "labels_BM": plan["labels_TBM"][index],
         "weights_BM": plan["weights_TBM"][index],
         "frozen": data["frozen"],
+        **({"start": data["start"]} if "start" in data else {}),
     }

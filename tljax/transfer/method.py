@@ -86,7 +86,7 @@ def compose(
             return y
         a_DR, b_RF = (factors[f"{path}/{name}"].astype(x.dtype) for name in "ab")
         if dropout_key is not None and settings.dropout:
-            key = jax.random.fold_in(dropout_key, _number(path))
+            key = jax.random.fold_in(dropout_key, path_number(path))
             kept = jax.random.bernoulli(key, 1 - settings.dropout, x.shape)
             x = jnp.where(kept, x / (1 - settings.dropout), 0)
         x_ND = x.reshape(-1, x.shape[-1])
@@ -158,7 +158,7 @@ def _low_rank(frozen, settings: TransferSettings, key: jax.Array) -> dict[str, A
         )
     added = {}
     for path, (depth, width) in chosen.items():
-        own = jax.random.fold_in(key, _number(path))
+        own = jax.random.fold_in(key, path_number(path))
         bound = depth**-0.5
         shape = (depth, settings.rank)
         added[f"{path}/a"] = jax.random.uniform(own, shape, minval=-bound, maxval=bound)
@@ -170,7 +170,7 @@ def _is_factor(path: str) -> bool:
     return path.startswith("layers/") and path.endswith(("/a", "/b"))
 
 
-def _number(path: str) -> int:
+def path_number(path: str) -> int:
     """A number of the path's own, the same in every program: 31 bits of its bytes."""
     number = 0
     for byte in path.encode():
