@@ -303,6 +303,14 @@ class RegularizeSettings:
         high=0.99999,
         default=0.0,
     )
+    replay: float = setting(
+        "of the next-word loss on other text (replay_source)", low=0.0, default=0.0
+    )
+    replay_every: int = setting("steps between two replays", low=1, default=1)
+    replay_source: str = setting(
+        "URI of the text that is replayed, e.g. what the model was pre-trained on",
+        default="",
+    )
     wise: float = setting(
         "at the end weights = (1 - this) x first + this x fine-tuned (WiSE-FT)",
         low=0.0,
@@ -311,12 +319,27 @@ class RegularizeSettings:
     )
 
     def check(self, where: str) -> None:
-        """Refuses to throw away what was learned."""
+        """Refuses to throw away what was learned, and half a replay."""
         if self.wise == 0:
             raise InputError(
                 f"{where}.wise is 0, which gives back the first weights; it must be"
                 " above 0 (1 = off)"
             )
+        if self.replay and not self.replay_source:
+            raise InputError(
+                f"{where}.replay={self.replay} needs {where}.replay_source, the URI of"
+                " a text"
+            )
+        for name in ("replay_every", "replay_source"):
+            value = getattr(self, name)
+            if (
+                not self.replay
+                and value != type(self).__dataclass_fields__[name].default
+            ):
+                raise InputError(
+                    f"{where}.{name}={value!r} is read where {where}.replay is above 0"
+                    " only; set that, or leave it out"
+                )
 
     def check_run(
         self,
@@ -357,20 +380,21 @@ class RegularizeSettings:
                 "both passes would be one: no layer that moves has dropout; set"
                 " config.model.dropout, e.g. to 0.1",
             )
-        for name in ("neftune", "lm_weight"):
+        for name in ("neftune", "lm_weight", "replay"):
             if frozen:
                 refuse(
                     name,
                     "the frozen layers' output takes the tokens' place; leave it out or"
                     " freeze no layer",
                 )
-        if not model.causal:
-            refuse("lm_weight", "config.model.causal=False: it sees the next word")
-        if not model.tied:
-            refuse(
-                "lm_weight",
-                "config.model.tied=False: fine-tuning keeps no matrix of next words",
-            )
+        for name in ("lm_weight", "replay"):
+            if not model.causal:
+                refuse(name, "config.model.causal=False: it sees the next word")
+            if not model.tied:
+                refuse(
+                    name,
+                    "config.model.tied=False: fine-tuning keeps no output matrix",
+                )
 
 
 UNREGULARIZED = RegularizeSettings()

@@ -123,7 +123,7 @@ def test_next_words_by_equation_5(model_settings, params):
 
 
 def test_traced_dropout_is_that_of_the_settings(model_settings, params):
-    """Not always bit for bit: where a number is known, XLA rounds a fusion otherwise."""
+    """Not always bit for bit: XLA may round otherwise what it knows beforehand."""
     one, other = (dataclasses.replace(model_settings, dropout=p) for p in (0.3, 0.1))
 
     def gradient(model, hparams):
@@ -138,3 +138,36 @@ def test_traced_dropout_is_that_of_the_settings(model_settings, params):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), traced, fixed
         )
+
+
+def test_every_second_step_adds_other_words(model_settings, params):
+    segments = np.ones((2, 5), np.int32)
+    bank = {"tokens_BL": BATCH["tokens_BL"][1:], "segments_BL": segments}
+    bank["targets_BL"] = np.array([[8, 9, 2, 2, 1], [4, -1, -1, -1, -1]])
+    bank = jax.tree.map(jnp.asarray, bank)
+    on = dataclasses.replace(UNREGULARIZED, replay=0.3, replay_every=2)
+    batch = BATCH | {"hparams": regularize.hyperparameters(on, model_settings)}
+    loss = labelled_loss(model_settings, "mean", ALL, on)
+
+    @jax.jit
+    def nats(step):
+        return loss(params, batch | {"replay": bank, "step": step}, KEY)[0]
+
+    plain = nats_of(model_settings, params)
+    np.testing.assert_allclose(nats(1), plain, rtol=1e-6)
+    drawn = regularize.drawn_rows(bank, 3, KEY)
+    log_p = jax.nn.log_softmax(
+        transformer.logits_of(params, transformer.apply(model_settings, params, drawn))
+    )
+    targets = drawn["targets_BL"]
+    chosen = np.take_along_axis(log_p, np.maximum(targets, 0)[..., None], -1)[..., 0]
+    words = -chosen[targets >= 0].mean()
+    np.testing.assert_allclose(nats(2), plain + 0.3 * 4 * words, rtol=1e-5)
+
+
+def test_rows_are_drawn_by_the_step(params):
+    bank = {"tokens_BL": jnp.arange(1000)[:, None]}
+    one, other = (
+        regularize.drawn_rows(bank, 8, jax.random.key(i))["tokens_BL"] for i in (0, 1)
+    )
+    assert one.shape == (8, 1) and not (one == other).all()

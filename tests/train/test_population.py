@@ -118,6 +118,7 @@ def test_members_that_differ_in_regularisers_are_their_lone_runs(
         on = RegularizeSettings(
             label_smoothing=strength, l2_start=strength, mixout=strength,
             rdrop=strength, neftune=strength, lm_weight=strength, ema=strength,
+            replay=strength, replay_every=2, replay_source="text",
         )  # fmt: skip
         model = dataclasses.replace(model_settings, dropout=strength)
         params = draw_params(init, jax.random.key(0), seed=i)
@@ -130,10 +131,16 @@ def test_members_that_differ_in_regularisers_are_their_lone_runs(
     loss = labelled_loss(model_settings, "mean", TransferSettings(), on)
     rounds = population.make_train_rounds(
         step.make_train_step(loss, optim_settings, on),
-        lambda data, *args: take(data["flat"], *args) | {"start": data["start"]},
+        lambda data, *args: take(data["flat"], *args) | data["shared"],
     )
     advance = jax.jit(population.lift(rounds, "turn", shared=1))
-    data = {"flat": batches.flat_tokens(labelled), "start": start}
+    bank = {
+        name: np.random.default_rng(i).integers(1, 20, (5, 24))
+        for i, name in enumerate(("tokens_BL", "targets_BL", "segments_BL"))
+    }
+    bank["segments_BL"].sort(axis=1)
+    shared = {"start": start, "replay": bank}
+    data = {"flat": batches.flat_tokens(labelled), "shared": shared}
     together = advance(data, *population.stack(trees), np.int32([2, 2]))
     for i, own in enumerate(trees):
         lone = advance(data, *population.stack([own]), np.int32([2]))

@@ -17,8 +17,10 @@ import numpy as np
 from tljax.cli import parts
 from tljax.cli.models import embedding_rows, load_source_params
 from tljax.data import batches
+from tljax.data.corpus import training_iterator
 from tljax.data.labelled import LabelledSet, load_labelled, nested_subset
 from tljax.data.sources import open_source
+from tljax.data.token_store import open_token_store
 from tljax.evaluate import classification
 from tljax.evaluate.features import token_streams
 from tljax.model import heads, transformer
@@ -29,6 +31,8 @@ from tljax.train.checkpoint import params_sha256
 from tljax.train.progress import Progress
 from tljax.transfer.method import compose, split, untouched_layers
 from tljax.transfer.transplant import flat, nested, transplant
+
+_REPLAY_ROWS = 4096  # of other text on the device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +91,7 @@ class Crew:
             for one, subset in zip(members, subsets, strict=True)
         }
         self.longest = max(plan.steps for plan in self.plans.values())
+        self.replay = self._open_replay() if first.regularize.replay else {}
         self.shared_flops = 0.0
         self.flat = self._flat(whole, used)
         self.scoring = {
@@ -194,13 +199,16 @@ class Crew:
 
     def flops(self, moving: dict, *, tokens: int) -> float:
         """Of a member's training steps, and its share of what all members share."""
-        own = parts.training_flops(moving, self.frozen_above, tokens=tokens)
-        if self.settings.regularize.lm_weight:
-            there = "embedding" in moving
-            tree = moving if there else self.frozen
-            own += (6.0 if there else 4.0) * tree["embedding"]["tokens"].size * tokens
-        if self.settings.regularize.rdrop:
-            own *= 2
+        on = self.settings.regularize
+        labelled = tokens * (2 if on.rdrop else 1)
+        replayed = tokens / on.replay_every if on.replay else 0
+        own = parts.training_flops(
+            moving, self.frozen_above, tokens=labelled + replayed
+        )
+        there = "embedding" in moving
+        embedding = (moving if there else self.start)["embedding"]["tokens"]
+        worded = replayed + (labelled if on.lm_weight else 0)
+        own += (6.0 if there else 4.0) * embedding.size * worded
         return own + self.shared_flops / len(self.plans)
 
     def tokens(self, one: Member) -> int:
@@ -227,7 +235,21 @@ class Crew:
         regularize = self.settings.regularize
         if regularize.l2_start or regularize.mixout:
             data["start"] = self.first_weights
+        if regularize.replay:
+            data["replay"] = jax.device_put(self.replay)
         return data
+
+    def _open_replay(self) -> dict[str, np.ndarray]:
+        """Rows of other text, the same for all members: what the longest draws from."""
+        settings = self.settings.regularize
+        source = open_source(settings.replay_source)
+        self.data |= parts.data_facts(source, ("train",))
+        store = open_token_store(source, "train", self.tokenizer)
+        drawn = self.rows * -(-self.longest // settings.replay_every)
+        rows = min(drawn, _REPLAY_ROWS)
+        return next(
+            training_iterator(store, batch=rows, length=self.row_length, seed=0)
+        )
 
     @functools.cached_property
     def first_weights(self) -> dict:
@@ -268,5 +290,5 @@ def _take(data, plan, index):
         "labels_BM": plan["labels_TBM"][index],
         "weights_BM": plan["weights_TBM"][index],
         "frozen": data["frozen"],
-        **({"start": data["start"]} if "start" in data else {}),
+        **{name: data[name] for name in ("start", "replay") if name in data},
     }

@@ -56,7 +56,8 @@ def labelled_loss(
 
     batch["frozen"] is what does not move; batch["stream_BLD"], where the bottom is
     frozen, what it computes. What `regularize` switches on reads its strength in
-    batch["hparams"], and mixout the first weights in batch["start"]:
+    batch["hparams"], mixout the first weights in batch["start"], and replay rows of
+    other text in batch["replay"], of which every replay_every-th batch["step"] draws:
 
         nats = sum over items of -log p(label) + lm_weight x mean over words of -log p
 
@@ -72,12 +73,10 @@ def labelled_loss(
             moving = mixout(moving, batch["start"], hparams["mixout"], key)
         params, adapter = compose(moving, batch["frozen"], transfer, key)
         if regularize.neftune:
-            own, segments_BL = (
+            noise_BLD = extra.embedding_noise(
+                batch["segments_BL"], settings.width, hparams["neftune"],
                 jax.random.fold_in(key, extra.NOISE),
-                batch["segments_BL"],
-            )
-            alpha = hparams["neftune"]
-            noise_BLD = extra.embedding_noise(segments_BL, settings.width, alpha, own)
+            )  # fmt: skip
             batch = {**batch, "noise_BLD": noise_BLD}
         states_BLD = transformer.apply(
             settings, params, batch, adapter=adapter, dropout_key=key, below=below,
@@ -90,11 +89,24 @@ def labelled_loss(
         )  # fmt: skip
         if regularize.lm_weight:
             targets_BL = extra.next_words(batch["tokens_BL"], batch["segments_BL"])
-            output_VD = transformer.output_matrix(params)
-            word_nats, words = next_token_loss(states_BLD, output_VD, targets_BL)
-            mean_nats = word_nats / jnp.maximum(words, 1.0)
-            nats += hparams["lm_weight"] * weight * mean_nats
+            nats_a_word = _mean_nats(params, states_BLD, targets_BL)
+            nats += hparams["lm_weight"] * weight * nats_a_word
         return logits_BMC, nats, weight
+
+    def replayed(moving, batch, key):
+        params, adapter = compose(moving, batch["frozen"], transfer, key)
+
+        def nats_a_word():
+            rows = batch["segments_BL"].shape[0]
+            text = extra.drawn_rows(batch["replay"], rows, key)
+            states_BLD = transformer.apply(
+                settings, params, text, adapter=adapter, dropout_key=key,
+                kept_share=batch["hparams"]["kept_share"],
+            )  # fmt: skip
+            return _mean_nats(params, states_BLD, text["targets_BL"])
+
+        due = batch["step"] % regularize.replay_every == 0
+        return jax.lax.cond(due, nats_a_word, lambda: jnp.float32(0.0))
 
     def loss(moving, batch, key):
         labels_BM, weights_BM = batch["labels_BM"], batch["weights_BM"]
@@ -104,10 +116,19 @@ def labelled_loss(
             again_BMC, more, _ = one_pass(moving, batch, own)
             apart = (weights_BM * extra.divergence(logits_BMC, again_BMC)).sum()
             nats = (nats + more + batch["hparams"]["rdrop"] * apart) / 2
+        if regularize.replay:
+            share = batch["hparams"]["replay"] * weight
+            nats += share * replayed(moving, batch, key)
         right_BM = logits_BMC.argmax(axis=-1) == labels_BM
         return nats, {"weight": weight, "correct": (weights_BM * right_BM).sum()}
 
     return loss
+
+
+def _mean_nats(params, states_BLD, targets_BL):
+    output_VD = transformer.output_matrix(params)
+    nats, words = next_token_loss(states_BLD, output_VD, targets_BL)
+    return nats / jnp.maximum(words, 1.0)
 
 
 def gather(flat: jax.Array, gather_BL: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Parts of a loss of labelled texts that are there only while training.
 
     R-Drop   how far two passes are apart          NEFTune   noise on the embedding
-    GPT-1    the texts' own next words
+    GPT-1    the texts' own next words             replay    other text's next words
 
 Which are on is compiled in; how strong each is comes with the batch's hparams.
 """
@@ -17,6 +17,7 @@ from tljax.settings import ModelSettings, RegularizeSettings
 # fold_in numbers that neither a layer nor a path has
 SECOND_PASS = 2**31 + 1
 NOISE = 2**31 + 2
+REPLAY = 2**31 + 3
 
 
 def hyperparameters(
@@ -24,7 +25,8 @@ def hyperparameters(
 ) -> dict[str, jax.Array]:
     """The strengths, and the share that dropout keeps, as float32 scalars."""
     strengths = dataclasses.asdict(settings)
-    del strengths["wise"]  # of the end, not of a step
+    for name in ("wise", "replay_every", "replay_source"):  # no strengths of a step
+        del strengths[name]
     numbers = {name: jnp.float32(value) for name, value in strengths.items()}
     return {**numbers, "kept_share": jnp.float32(1 - model.dropout)}
 
@@ -77,3 +79,17 @@ def next_words(tokens_BL: jax.Array, segments_BL: jax.Array) -> jax.Array:
     )
     inside_BL = (segments_BL == same_BL) & (segments_BL > 0)
     return jnp.where(inside_BL, after_BL, -1)
+
+
+def drawn_rows(bank: dict[str, jax.Array], rows: int, key: jax.Array) -> dict:
+    """A batch of a bank's rows, with repetition.
+
+    Args:
+      bank: arrays of K rows.
+      rows: B.
+      key: of the step.
+    """
+    size = jax.tree.leaves(bank)[0].shape[0]
+    own = jax.random.fold_in(key, REPLAY)
+    rows_B = jax.random.randint(own, (rows,), 0, size)
+    return jax.tree.map(lambda leaf: leaf[rows_B], bank)

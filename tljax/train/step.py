@@ -20,7 +20,7 @@ from tljax.transfer.start import pull
 _DROPOUT_STREAM = 2**31  # split(key, n)[i], which draws weights, is fold_in(key, i)
 
 # loss(params, batch, key) -> (sum of nats, {"weight": ..., other sums})
-# batch["hparams"] holds the traced numbers of the member
+# batch["hparams"] holds the traced numbers of the member, batch["step"] the step
 Loss = Callable[[dict, dict, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
@@ -68,7 +68,7 @@ def make_train_step(
     def train_step(state: TrainState, batch: dict, hparams: dict):
         key = jax.random.fold_in(jax.random.key(hparams["seed"]), _DROPOUT_STREAM)
         step_key = jax.random.fold_in(key, state.step)
-        batch = {**batch, "hparams": hparams}
+        batch = {**batch, "hparams": hparams, "step": state.step}
         (nats, sums), gradients = jax.value_and_grad(loss, has_aux=True)(
             state.params, batch, step_key
         )
@@ -99,5 +99,7 @@ def averaged(average: dict, params: dict, step: jax.Array, decay: jax.Array) -> 
     Source: Polyak & Juditsky 1992, decaying and without bias as in Adam (Kingma & Ba
     2015, section 3), written so that the average is unbiased at every step.
     """
-    weight = (1 - decay) / (1 - decay ** (step + 1).astype(jnp.float32))
+    # (1 - decay) / (1 - decay^t), where decay may be all but 1
+    log = jnp.log(decay)
+    weight = jnp.expm1(log) / jnp.expm1((step + 1).astype(jnp.float32) * log)
     return optax.incremental_update(params, average, weight)
