@@ -150,7 +150,8 @@ def test_every_setting_says_what_it_means(pretrain_config, finetune_config):
         given = list(leaves(config, "config"))
         assert [key for key, _, _ in rows if key in given] == given
         others = {key.rpartition(".")[0] for key, _, _ in rows if key not in given}
-        assert others <= {"config.model", "config.transfer"}  # may be left out
+        # these may be left out
+        assert others <= {"config.model", "config.transfer", "config.regularize"}
         assert all(meaning for _, _, meaning in rows)
     assert ("config.epochs", "float", "passes over the n labelled items") in rows
 

@@ -302,6 +302,139 @@ class TransferSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class RegularizeSettings:
+    """What keeps fine-tuning from learning its few labels by heart; all off."""
+
+    label_smoothing: float = setting(
+        "share of a label spread over all classes", low=0.0, high=0.5, default=0.0
+    )
+    l2_start: float = setting(
+        "decoupled pull of the weights to where they began, of the head to zero (L2-SP;"
+        " optim.weight_decay acts beside it)",
+        low=0.0,
+        default=0.0,
+    )
+    mixout: float = setting(
+        "share of the layers' weights that stand where they began, drawn every step",
+        low=0.0,
+        high=0.9,
+        default=0.0,
+    )
+    rdrop: float = setting(
+        "R-Drop's alpha: two passes of other dropout must agree", low=0.0, default=0.0
+    )
+    neftune: float = setting(
+        "NEFTune's alpha: uniform noise on the embedding; 5 to 15", low=0.0, default=0.0
+    )
+    lm_weight: float = setting(
+        "of the next-word loss on the labelled texts; GPT-1 took 0.5",
+        low=0.0,
+        default=0.0,
+    )
+    ema: float = setting(
+        "decay, a step, of the average of parameters that is validated and kept",
+        low=0.0,
+        high=0.99999,
+        default=0.0,
+    )
+    replay: float = setting(
+        "of the next-word loss on other text (replay_source)", low=0.0, default=0.0
+    )
+    replay_every: int = setting("steps between two replays", low=1, default=1)
+    replay_source: str = setting(
+        "URI of the text that is replayed, e.g. what the model was pre-trained on",
+        default="",
+    )
+    wise: float = setting(
+        "at the end weights = (1 - this) x first + this x fine-tuned (WiSE-FT)",
+        low=0.0,
+        high=1.0,
+        default=1.0,
+    )
+
+    def check(self, where: str) -> None:
+        """Refuses to throw away what was learned, and half a replay."""
+        if self.wise == 0:
+            raise InputError(
+                f"{where}.wise is 0, which gives back the first weights; it must be"
+                " above 0 (1 = off)"
+            )
+        if self.replay and not self.replay_source:
+            raise InputError(
+                f"{where}.replay={self.replay} needs {where}.replay_source, the URI of"
+                " a text"
+            )
+        for name in ("replay_every", "replay_source"):
+            value = getattr(self, name)
+            if (
+                not self.replay
+                and value != type(self).__dataclass_fields__[name].default
+            ):
+                raise InputError(
+                    f"{where}.{name}={value!r} is read where {where}.replay is above 0"
+                    " only; set that, or leave it out"
+                )
+
+    def check_run(
+        self,
+        where: str,
+        *,
+        source: str,
+        model: ModelSettings,
+        transfer: TransferSettings,
+    ) -> None:
+        """Refuses what this run would never read, or cannot compute.
+
+        Args:
+          where: prefix for messages, e.g. "config.regularize".
+          source: config.init.source; '' = scratch.
+          model: of the run.
+          transfer: of the run.
+        """
+        frozen = model.depth if transfer.method == "head" else transfer.frozen_layers
+
+        def refuse(name: str, reason: str) -> None:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise InputError(f"{where}.{name}={getattr(self, name)}: {reason}")
+
+        for name in ("l2_start", "mixout", "wise"):
+            if not source:
+                refuse(name, "config.init.source is empty: no weights to stay near")
+            if transfer.method != "full":
+                refuse(
+                    name,
+                    f"with config.transfer.method={transfer.method!r} the weights stay"
+                    " as they began; leave it out",
+                )
+        if frozen >= model.depth:
+            refuse("mixout", "every layer is frozen; leave it out")
+        if frozen >= model.depth or not (model.dropout or transfer.dropout):
+            refuse(
+                "rdrop",
+                "both passes would be one: no layer that moves has dropout; set"
+                " config.model.dropout, e.g. to 0.1",
+            )
+        for name in ("neftune", "lm_weight", "replay"):
+            if frozen:
+                refuse(
+                    name,
+                    "the frozen layers' output takes the tokens' place; leave it out or"
+                    " freeze no layer",
+                )
+        for name in ("lm_weight", "replay"):
+            if not model.causal:
+                refuse(name, "config.model.causal=False: it sees the next word")
+            if not model.tied:
+                refuse(
+                    name,
+                    "config.model.tied=False: fine-tuning keeps no output matrix",
+                )
+
+
+UNREGULARIZED = RegularizeSettings()
+
+
+@dataclasses.dataclass(frozen=True)
 class HeadSettings:
     """How token states become one classification."""
 
@@ -367,6 +500,7 @@ class FinetuneSettings:
     mesh: MeshSettings
     record: RecordSettings
     transfer: TransferSettings = TransferSettings()
+    regularize: RegularizeSettings = UNREGULARIZED
 
 
 SETTINGS_OF_KIND = {"pretrain": PretrainSettings, "finetune": FinetuneSettings}

@@ -1,6 +1,7 @@
 """Members of a fine-tuning population: what they may differ in, what they share."""
 
 import dataclasses
+import json
 import pathlib
 
 import numpy as np
@@ -8,14 +9,17 @@ import pytest
 
 from tljax.cli import finetune
 from tljax.cli.crew import Crew, Member
+from tljax.cli.main import main
 from tljax.cli.models import load_params_of, source_settings
 from tljax.settings import (
     FinetuneSettings,
     InitSettings,
     InputError,
+    RegularizeSettings,
     TransferSettings,
     from_config,
 )
+from tljax.train.record import read_metrics
 from tljax.transfer.transplant import flat
 
 
@@ -61,6 +65,86 @@ def test_members_differ_in_their_own_keys_only(member):
     optim = dataclasses.replace(member.settings.optim, batch=3)
     with pytest.raises(ValueError, match="differs in more than"):
         finetune._check_shared([member, changed(member, optim=optim)])
+
+
+def test_members_differ_in_how_strong_a_regulariser_is_but_not_in_whether(member):
+    weak, strong, shrunk = (
+        changed(member, regularize=RegularizeSettings(**on))
+        for on in ({"mixout": 0.1}, {"mixout": 0.5, "wise": 0.3}, {"wise": 0.3})
+    )
+    dropped = [
+        changed(member, model=dataclasses.replace(member.settings.model, dropout=p))
+        for p in (0.1, 0.2)
+    ]
+    for pair in ([weak, strong], [member, shrunk], dropped):
+        finetune._check_shared(pair)
+    for other in (weak, strong, dropped[0]):
+        with pytest.raises(ValueError, match="differs in more than"):
+            finetune._check_shared([member, other])
+
+
+@pytest.mark.parametrize(
+    ("on", "changes", "said"),
+    [
+        ({"l2_start": 0.1}, {"init": InitSettings("")}, "l2_start=0.1: .*source is em"),
+        ({"wise": 0.5}, {"transfer": TransferSettings("lora")}, "'lora' the weights"),
+        ({"mixout": 0.5}, {"transfer": TransferSettings("head")}, "'head' the weights"),
+        ({"mixout": 0.5}, {"transfer": TransferSettings("full", 2)}, "every layer is"),
+        ({"rdrop": 1.0}, {}, "rdrop=1.0: both passes would be one"),
+        ({"neftune": 5.0}, {"transfer": TransferSettings("full", 1)}, "tokens' place"),
+        (
+            {"lm_weight": 0.5},
+            {"transfer": TransferSettings("full", 1)},
+            "tokens' place",
+        ),
+        ({"replay": 1.0}, {"transfer": TransferSettings("head")}, "tokens' place"),
+        ({"lm_weight": 0.5}, {"model": {"causal": False}}, "sees the next word"),
+        ({"replay": 1.0}, {"model": {"tied": False}}, "keeps no output"),
+    ],
+)
+def test_a_regulariser_that_nothing_would_read_is_refused(member, on, changes, said):
+    settings = changed(member, init=InitSettings("lm")).settings
+    if "model" in changes:
+        changes = {"model": dataclasses.replace(settings.model, **changes["model"])}
+    settings = dataclasses.replace(settings, **changes)
+    finetune.check(settings)
+    on = RegularizeSettings(**on)
+    with pytest.raises(InputError, match=r"^config\.regularize\..*" + said):
+        finetune.check(dataclasses.replace(settings, regularize=on))
+
+
+def test_a_regularised_member_ends_as_the_lone_run(
+    finetune_arguments, language_run, tmp_path
+):
+    on = ("ema=0.5", "wise=0.5", "l2_start=0.1", "mixout=0.2")
+    arguments = [*finetune_arguments, *(f"--config.regularize.{one}" for one in on)]
+    start = f"--config.init.source={language_run}"
+    assert main(["train", *arguments, start, f"--workdir={tmp_path / 'lone'}"]) == 0
+    config = json.loads((tmp_path / "lone" / "config.json").read_text())
+    lone = Member(from_config(FinetuneSettings, config), tmp_path / "b")
+    others = {"ema": 0.9, "wise": 1.0, "l2_start": 1.0, "mixout": 0.4}
+    other = changed(lone, regularize=RegularizeSettings(**others))
+    members = [dataclasses.replace(other, folder=tmp_path / "a"), lone]
+    finetune.finetune(members, populations=tmp_path / "populations")
+    last = [
+        read_metrics(tmp_path / name)[-1]["params_sha256"]
+        for name in ("a", "b", "lone")
+    ]
+    assert last[1] == last[2] != last[0]
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"wise": 0}, r"wise is 0"),
+        ({"replay": 0.5}, r"replay=0\.5 needs config\.regularize\.replay_source"),
+        ({"replay_every": 2}, r"replay_every=2 is read where .*replay is above 0"),
+        ({"replay_source": "a"}, r"replay_source='a' is read where .*replay is above"),
+    ],
+)
+def test_half_a_setting_is_refused(config, said):
+    with pytest.raises(InputError, match=r"^config\.regularize\." + said):
+        from_config(RegularizeSettings, config, "config.regularize")
 
 
 def test_layers_above_frozen_ones_begin_as_the_source_s(member, tiny_llama, tmp_path):

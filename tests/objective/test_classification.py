@@ -18,6 +18,16 @@ def test_the_loss_by_hand():
     assert weight == 3.0
 
 
+def test_smoothed_labels_by_hand():
+    p = np.float32([[[0.7, 0.2, 0.1]]])
+    found, weight = classification.classification_loss(
+        jnp.log(p), jnp.array([[1]]), jnp.array([[2.0]]), jnp.float32(0.3)
+    )
+    wanted = np.array([0.1, 0.8, 0.1])  # 0.7 of the label, 0.3 / 3 of every class
+    np.testing.assert_allclose(found, -2 * (wanted * np.log(p)).sum(), rtol=1e-6)
+    assert weight == 2.0
+
+
 def test_an_empty_slot_pulls_at_nothing():
     def loss(logits):
         labels, weights = jnp.array([[1, 0]]), jnp.array([[1.0, 0.0]])

@@ -10,8 +10,9 @@ import pytest
 from tljax.data import batches
 from tljax.data.labelled import LabelledSet
 from tljax.model import heads, transformer
+from tljax.objective import regularize
 from tljax.objective.classification import gather, labelled_loss
-from tljax.settings import TransferSettings
+from tljax.settings import RegularizeSettings, TransferSettings
 from tljax.train import optimizer, population, step
 
 # float32: sums over a batch of 8 in another order, through a layer and back
@@ -102,6 +103,50 @@ def test_a_member_in_turn_is_the_lone_run_bit_for_bit(crew):
         mine = jax.tree.map(lambda x, i=i: x[i : i + 1], together)
         assert same_bits(mine, lone)
         assert not same_bits(mine[0].params, one[0].params)
+
+
+def test_members_that_differ_in_regularisers_are_their_lone_runs(
+    model_settings, optim_settings, draw_params
+):
+    def init(key):
+        params = transformer.init_params(model_settings, 20, key)
+        return params | {"head": heads.init_classifier(16, 3, key)}
+
+    model_settings = dataclasses.replace(model_settings, depth=1, dropout=0.1)
+    labelled, trees = items(), []
+    for i, strength in enumerate((0.05, 0.2)):
+        on = RegularizeSettings(
+            label_smoothing=strength, l2_start=strength, mixout=strength,
+            rdrop=strength, neftune=strength, lm_weight=strength, ema=strength,
+            replay=strength, replay_every=2, replay_source="text",
+        )  # fmt: skip
+        model = dataclasses.replace(model_settings, dropout=strength)
+        params = draw_params(init, jax.random.key(0), seed=i)
+        rates = optimizer.hyperparameters(optim_settings, 2, seed=i)
+        rates |= regularize.hyperparameters(on, model)
+        state = step.init_state(params, optim_settings, on)
+        trees.append((state, plan_of(labelled, i, 2), rates))
+    start = draw_params(init, jax.random.key(0), seed=9)
+    del start["head"]
+    loss = labelled_loss(model_settings, "mean", TransferSettings(), on)
+    rounds = population.make_train_rounds(
+        step.make_train_step(loss, optim_settings, on),
+        lambda data, *args: take(data["flat"], *args) | data["shared"],
+    )
+    advance = jax.jit(population.lift(rounds, "turn", shared=1))
+    bank = {
+        name: np.random.default_rng(i).integers(1, 20, (5, 24))
+        for i, name in enumerate(("tokens_BL", "targets_BL", "segments_BL"))
+    }
+    bank["segments_BL"].sort(axis=1)
+    shared = {"start": start, "replay": bank}
+    data = {"flat": batches.flat_tokens(labelled), "shared": shared}
+    together = advance(data, *population.stack(trees), np.int32([2, 2]))
+    for i, own in enumerate(trees):
+        lone = advance(data, *population.stack([own]), np.int32([2]))
+        mine = jax.tree.map(lambda x, i=i: x[i : i + 1], together)
+        assert same_bits(mine, lone)
+        assert not same_bits(lone[0].params, lone[0].average)
 
 
 def test_a_vmapped_member_takes_the_lone_run_s_first_step(crew):

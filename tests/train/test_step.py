@@ -5,8 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from tljax.settings import UNREGULARIZED
 from tljax.train import optimizer, step
 
 X = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
@@ -26,15 +28,21 @@ def squares(params, batch, key):
     return (weight * (y**2).sum(axis=1)).sum(), {"weight": weight.sum()}
 
 
-def run(settings, batches, loss=squares, seed=0):
+def run(settings, batches, loss=squares, seed=0, **on):
+    regularize = dataclasses.replace(UNREGULARIZED, **on)
     hparams = optimizer.hyperparameters(settings, len(batches), seed)
-    train_step = jax.jit(step.make_train_step(loss, settings))
-    state = step.init_state(fresh(), settings)
+    hparams |= {name: jnp.float32(value) for name, value in on.items()}
+    train_step = jax.jit(step.make_train_step(loss, settings, regularize))
+    state = step.init_state(fresh(), settings, regularize)
     every = []
     for batch in batches:
         state, sums = train_step(state, batch, hparams)
         every.append(sums)
     return state, every
+
+
+def same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def batch_of(x, weight=1.0):
@@ -93,3 +101,44 @@ def test_randomness_is_a_function_of_the_seed_and_the_step(optim_settings):
 
     assert drawn(seed=7) == drawn(seed=7)
     assert len({*drawn(seed=7), *drawn(seed=8)}) == 6
+
+
+def test_the_average_is_the_unbiased_one_of_the_steps(optim_settings):
+    batches = [batch_of(X), batch_of(2 * X), batch_of(X[:3])]
+    steps = [run(optim_settings, batches[: i + 1])[0].params for i in range(3)]
+    average = optax.ema(decay=0.8, debias=True)
+    inner = average.init(steps[0])
+    for i, params in enumerate(steps):
+        expected, inner = average.update(params, inner)
+        state, _ = run(optim_settings, batches[: i + 1], ema=0.8)
+        same(state.params, params)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+            state.chosen,
+            expected,
+        )
+        if i == 0:  # of one step
+            same(state.chosen, params)
+
+
+def test_before_the_first_step_the_average_is_the_parameters(optim_settings):
+    off = step.init_state(fresh(), optim_settings)
+    assert off.average is None
+    same(off.chosen, fresh())
+    regularize = dataclasses.replace(UNREGULARIZED, ema=0.5)
+    same(step.init_state(fresh(), optim_settings, regularize).chosen, fresh())
+
+
+def test_the_pull_is_decoupled_and_goes_with_the_rate(optim_settings):
+    began = {"layers": {"0": {"kernel": jnp.full((3, 2), 0.4)}}}
+    batch = batch_of(X) | {"start": began}
+    plain, _ = run(optim_settings, [batch])
+    pulled, _ = run(optim_settings, [batch], l2_start=2.0)
+    rate = optim_settings.lr_peak
+    for name, towards in (("layers", 0.4), ("head", 0.0)):
+        (found,), (free,), (first,) = (
+            jax.tree.leaves(tree[name])
+            for tree in (pulled.params, plain.params, fresh())
+        )
+        expected = free - rate * 2.0 * (first - towards)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -7,6 +7,7 @@ frozen bottom                        ->  its output for every token, computed on
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -16,8 +17,10 @@ import numpy as np
 from tljax.cli import parts
 from tljax.cli.models import embedding_rows, load_source_params
 from tljax.data import batches
+from tljax.data.corpus import training_iterator
 from tljax.data.labelled import LabelledSet, load_labelled, nested_subset
 from tljax.data.sources import open_source
+from tljax.data.token_store import open_token_store
 from tljax.evaluate import classification
 from tljax.evaluate.features import token_streams
 from tljax.model import heads, transformer
@@ -28,6 +31,8 @@ from tljax.train.checkpoint import params_sha256
 from tljax.train.progress import Progress
 from tljax.transfer.method import compose, split, untouched_layers
 from tljax.transfer.transplant import flat, nested, transplant
+
+_REPLAY_ROWS = 4096  # of other text on the device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Crew:
             for one, subset in zip(members, subsets, strict=True)
         }
         self.longest = max(plan.steps for plan in self.plans.values())
+        self.replay = self._open_replay() if first.regularize.replay else {}
         self.shared_flops = 0.0
         self.flat = self._flat(whole, used)
         self.scoring = {
@@ -193,7 +199,16 @@ class Crew:
 
     def flops(self, moving: dict, *, tokens: int) -> float:
         """Of a member's training steps, and its share of what all members share."""
-        own = parts.training_flops(moving, self.frozen_above, tokens=tokens)
+        on = self.settings.regularize
+        labelled = tokens * (2 if on.rdrop else 1)
+        replayed = tokens / on.replay_every if on.replay else 0
+        own = parts.training_flops(
+            moving, self.frozen_above, tokens=labelled + replayed
+        )
+        there = "embedding" in moving
+        embedding = (moving if there else self.start)["embedding"]["tokens"]
+        worded = replayed + (labelled if on.lm_weight else 0)
+        own += (6.0 if there else 4.0) * embedding.size * worded
         return own + self.shared_flops / len(self.plans)
 
     def tokens(self, one: Member) -> int:
@@ -216,7 +231,32 @@ class Crew:
 
     def data_on_device(self) -> dict:
         """What every step of every member reads."""
-        return {"flat": jax.numpy.asarray(self.flat), "frozen": self.frozen}
+        data = {"flat": jax.numpy.asarray(self.flat), "frozen": self.frozen}
+        regularize = self.settings.regularize
+        if regularize.l2_start or regularize.mixout:
+            data["start"] = self.first_weights
+        if regularize.replay:
+            data["replay"] = jax.device_put(self.replay)
+        return data
+
+    def _open_replay(self) -> dict[str, np.ndarray]:
+        """Rows of other text, the same for all members: what the longest draws from."""
+        settings = self.settings.regularize
+        source = open_source(settings.replay_source)
+        self.data |= parts.data_facts(source, ("train",))
+        store = open_token_store(source, "train", self.tokenizer)
+        drawn = self.rows * -(-self.longest // settings.replay_every)
+        rows = min(drawn, _REPLAY_ROWS)
+        return next(
+            training_iterator(store, batch=rows, length=self.row_length, seed=0)
+        )
+
+    @functools.cached_property
+    def first_weights(self) -> dict:
+        """What moves as the base has it, without the head; on the device."""
+        start = {**self.start, "head": {}}
+        moving, _ = split(start, self.settings.transfer, jax.random.key(0))
+        return jax.device_put(moving)
 
     @property
     def frozen_above(self) -> dict:
@@ -229,8 +269,10 @@ class Crew:
         """advance(data, state, plan, hparams, until), compiled once a mode."""
         if mode not in self._advance:
             first = self.settings
-            loss = labelled_loss(first.model, first.head.pooling, first.transfer)
-            train_step = step.make_train_step(loss, self.settings.optim)
+            loss = labelled_loss(
+                first.model, first.head.pooling, first.transfer, first.regularize
+            )
+            train_step = step.make_train_step(loss, first.optim, first.regularize)
             rounds = population.make_train_rounds(train_step, _take)
             lifted = population.lift(rounds, mode, shared=1)
             self._advance[mode] = jax.jit(lifted, donate_argnums=1)
@@ -248,4 +290,5 @@ def _take(data, plan, index):
         "labels_BM": plan["labels_TBM"][index],
         "weights_BM": plan["weights_TBM"][index],
         "frozen": data["frozen"],
+        **{name: data[name] for name in ("start", "replay") if name in data},
     }

@@ -23,6 +23,7 @@ from tljax.data.packing import padding_share
 from tljax.evaluate import classification
 from tljax.model import transformer
 from tljax.model.product import product_dtype
+from tljax.objective import regularize
 from tljax.settings import (
     FinetuneSettings,
     InputError,
@@ -36,6 +37,7 @@ from tljax.train.files import sha256_of, write_json, write_text
 from tljax.train.progress import Progress
 from tljax.train.record import RunRecord, keep_data, manifest_facts, open_run
 from tljax.transfer.method import split
+from tljax.transfer.start import between
 
 _STILL = 1e-3  # share of the learning rate with which a layer hardly moves
 
@@ -95,6 +97,10 @@ def check(settings: FinetuneSettings) -> None:
         )
     if settings.transfer != TransferSettings():
         _check_transfer(settings.model, settings.transfer)
+    settings.regularize.check_run(
+        "config.regularize", source=settings.init.source, model=settings.model,
+        transfer=settings.transfer,
+    )  # fmt: skip
     if settings.epochs == 0:
         raise InputError("config.epochs is 0; it must be more than 0")
     context = settings.model.context
@@ -133,12 +139,20 @@ def _check_transfer(model: ModelSettings, transfer: TransferSettings) -> None:
     jax.eval_shape(moving, jax.random.key(0))
 
 
+# numbers that are traced where they are above 0; 0 is another program
+SWITCHES = ("model.dropout", "regularize.label_smoothing", "regularize.l2_start",
+            "regularize.mixout", "regularize.rdrop", "regularize.neftune",
+            "regularize.lm_weight", "regularize.ema", "regularize.replay")  # fmt: skip
 MEMBER_KEYS = ("seed", "epochs", "task.n", "optim.lr_peak", "optim.lr_muon",
-               "optim.weight_decay", "optim.layer_decay")  # fmt: skip
+               "optim.weight_decay", "optim.layer_decay", "regularize.wise",
+               *SWITCHES)  # fmt: skip
 
 
 def _check_shared(members: list[Member]) -> None:
-    """Members may differ in MEMBER_KEYS only: another shape is another population."""
+    """Members may differ in MEMBER_KEYS only: another shape is another population.
+
+    What one of SWITCHES switches on, all members have, or none.
+    """
     first = _shared(members[0].settings)
     for one in members[1:]:
         if _shared(one.settings) != first:
@@ -151,8 +165,10 @@ def _shared(settings: FinetuneSettings) -> dict:
         *groups, name = key.split(".")
         node = config
         for group in groups:
-            node = node[group]
-        del node[name]
+            node = node.setdefault(group, {})
+        value = node.pop(name, None)
+        if key in SWITCHES:
+            node[name] = bool(value)
     return config
 
 
@@ -185,12 +201,17 @@ def _train_group(crew, group, mode, populations, progress) -> None:
     hparams = population.stack(
         [
             optimizer.hyperparameters(one.settings.optim, plan.steps, one.settings.seed)
+            | regularize.hyperparameters(one.settings.regularize, one.settings.model)
             for one, plan in zip(group, plans, strict=True)
         ]
     )
     state = population.stack(
         [
-            step.init_state(crew.first_params(one.settings), one.settings.optim)
+            step.init_state(
+                crew.first_params(one.settings),
+                one.settings.optim,
+                one.settings.regularize,
+            )
             for one in group
         ]
     )
@@ -202,7 +223,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
             classification.validation_record(
                 validation.labels,
                 crew.scorer.probabilities(
-                    population.member(state.params, i),
+                    population.member(state.chosen, i),
                     crew.scoring["validation"],
                     len(validation),
                     crew.frozen,
@@ -220,6 +241,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
         data_state=lambda: None,
         set_data_state=lambda place: None,
         tokens_per_step=sum(tokens) / sum(plan.steps for plan in plans),
+        chosen=lambda state: state.chosen,
     )
     folder = populations / identity(group)
     records = [RunRecord(one.folder) for one in group]
@@ -241,6 +263,8 @@ def _train_group(crew, group, mode, populations, progress) -> None:
 def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
     """Writes what a run ends with; the last record says that all of it is there."""
     settings, plan = one.settings, crew.plans[one.folder]
+    if settings.regularize.wise < 1:
+        params = between(params, crew.first_weights, settings.regularize.wise)
     results = {}
     for name, labelled in crew.sets.items():
         probabilities_IC = crew.scorer.probabilities(

@@ -156,9 +156,15 @@ class Block(nn.Module):
         dropout_key: jax.Array | None = None,
         path: str = "",
         adapter: Adapter | None = None,
+        kept_share: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns the residual stream after this layer; shapes and dtype of x kept."""
+        """Returns the residual stream after this layer; shapes and dtype of x kept.
+
+        kept_share, a float32 scalar, is 1 - dropout; None = that of the settings.
+        """
         s = self.settings
+        if kept_share is None:
+            kept_share = jnp.float32(1 - s.dropout)
         for name in ("attention", "mlp"):
             taken_BLD = x_BLD
             if s.norm_place != "after":
@@ -175,8 +181,8 @@ class Block(nn.Module):
                 y_BLD = adapter(f"{path}/{name}", taken_BLD, y_BLD)
             if dropout_key is not None:
                 dropout_key, key = jax.random.split(dropout_key)
-                kept = jax.random.bernoulli(key, 1 - s.dropout, y_BLD.shape)
-                y_BLD = jnp.where(kept, y_BLD / (1 - s.dropout), 0)
+                kept = jax.random.bernoulli(key, kept_share, y_BLD.shape)
+                y_BLD = jnp.where(kept, y_BLD / kept_share.astype(y_BLD.dtype), 0)
             x_BLD += y_BLD
             if s.norm_place == "after":
                 x_BLD = Norm(s, name=f"{name}_norm")(x_BLD)

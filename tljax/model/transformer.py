@@ -136,6 +136,7 @@ def apply(
     dropout_key: jax.Array | None = None,
     watch: Callable[[int, jax.Array], None] | None = None,
     below: int = 0,
+    kept_share: jax.Array | None = None,
 ) -> jax.Array:
     """Hidden states after the final norm.
 
@@ -147,11 +148,14 @@ def apply(
         a segment must fit a context of learned positions.
         "stream_BLD", if there, is the stream after the first `below` layers (of
         `watch`): only what lies above is computed, and tokens are not read.
+        "noise_BLD", if there, is added to the tokens' embedding.
       adapter: called as adapter(path, x, y) -> y on every product and block output.
       dropout_key: None switches dropout off.
       watch: called as watch(i, x_BLD) with the stream after i layers; layers are
         unrolled then.
       below: layers whose work batch["stream_BLD"] holds.
+      kept_share: float32, 1 - dropout, traced; None = that of the settings. Dropout
+        that the settings switch off stays off.
 
     Returns:
       [B, L, D] in the product dtype.
@@ -171,7 +175,9 @@ def apply(
 
     def one(x_BLD, layer, key, path, index):
         look = look_within(settings, index, segments_BL)
-        return Block(settings).apply({"params": layer}, x_BLD, look, key, path, adapter)
+        return Block(settings).apply(
+            {"params": layer}, x_BLD, look, key, path, adapter, kept_share
+        )
 
     alike = len(set(settings.windows)) <= 1
     if settings.scan_layers and alike and adapter is None and not watched:
@@ -198,6 +204,8 @@ def _embed(settings, params, batch, position_BL):
     dtype = product_dtype(settings.dtype)
     tables = params["embedding"]
     x_BLD = tables["tokens"].astype(dtype)[batch["tokens_BL"]]
+    if "noise_BLD" in batch:
+        x_BLD += batch["noise_BLD"].astype(dtype)
     if settings.embedding_scale != 1.0:
         x_BLD *= jnp.asarray(settings.embedding_scale, dtype)
     if settings.positions == "learned":

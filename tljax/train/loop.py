@@ -48,6 +48,7 @@ class Work:
     set_data_state: Callable[[Any], None]
     tokens_per_step: float
     stride: int | None = None  # steps a dispatch; None = a whole round
+    chosen: Callable = lambda state: state.params  # what is validated and kept
 
 
 def boundaries(steps: int, rounds: int) -> list[int]:
@@ -105,7 +106,7 @@ class _Loop:
         self.best = [{"round": -1, "loss_nats": math.inf} for _ in range(members)]
         self.best_params = None
         if settings.choose == "best":  # a copy: the state's own buffers are donated
-            self.best_params = jax.tree.map(jnp.copy, work.state.params)
+            self.best_params = jax.tree.map(jnp.copy, work.chosen(work.state))
         self.seconds = 0.0
         self.pending = None
         self.interrupted = False
@@ -116,7 +117,7 @@ class _Loop:
         with _interrupts(self):
             for index in range(start_round, self.rounds):
                 self._round(index)
-        chosen = self.work.state.params
+        chosen = self.work.chosen(self.work.state)
         if self.settings.choose == "best":
             chosen = self.best_params
         self.seconds += time.monotonic() - self.started
@@ -213,7 +214,7 @@ class _Loop:
                     self.best_params = jax.tree.map(
                         lambda best, now, i=i: best.at[i].set(now[i]),
                         self.best_params,
-                        self.work.state.params,
+                        self.work.chosen(self.work.state),
                     )
 
     def _clock(self):
