@@ -193,6 +193,37 @@ class OptimSettings:
         high=1.0,
     )
     batch: int = setting("pre-training: rows a step; fine-tuning: items a step", low=1)
+    schedule: str = setting(
+        "rate after the warm-up: flat, then down (trapezoid); half a cosine to zero; or"
+        " a line to 1/32 (slanted, ULMFiT)",
+        choices=("trapezoid", "cosine", "slanted"),
+        default="trapezoid",
+    )
+    bias_correction: bool = setting(
+        "AdamW's moments corrected for their start at zero; False = BERTAdam",
+        default=True,
+    )
+    lora_plus: float = setting(
+        "lora: rate of the b matrices = that of the a matrices x this (LoRA+); 1 = off",
+        low=0.01,
+        default=1.0,
+    )
+    unfreeze: str = setting(
+        "which layers move when, in equal shares of the steps: all always; gradual: the"
+        " head, then one more layer from the top each time; chain: the head, then each"
+        " layer alone from the bottom up, then all",
+        choices=("none", "gradual", "chain"),
+        default="none",
+    )
+
+    def check(self, where: str) -> None:
+        """Refuses a cooldown that the schedule would not read."""
+        if self.schedule != "trapezoid" and self.cooldown:
+            raise InputError(
+                f"{where}.cooldown={self.cooldown} is read by"
+                f" {where}.schedule='trapezoid' only; the schedule is"
+                f" {self.schedule!r}: set the cooldown to 0"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

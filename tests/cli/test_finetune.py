@@ -88,6 +88,40 @@ def test_layers_above_frozen_ones_begin_as_the_source_s(member, tiny_llama, tmp_
         assert ("layers/0/mlp/up/kernel" in moving) == (one != transfer)
 
 
+@pytest.mark.parametrize(
+    ("source", "method", "optim", "said"),
+    [
+        ("lm", "full", {"lora_plus": 4.0}, r"lora_plus=4\.0 is read by .*'lora' only"),
+        ("", "full", {"unfreeze": "chain"}, "init.source is empty: they are untrained"),
+        ("lm", "head", {"unfreeze": "gradual"}, "no layer ever moves; leave it out"),
+    ],
+)
+def test_what_no_method_would_read_is_refused(member, source, method, optim, said):
+    settings = dataclasses.replace(
+        member.settings,
+        init=InitSettings(source),
+        transfer=TransferSettings(method=method),
+        optim=dataclasses.replace(member.settings.optim, **optim),
+    )
+    with pytest.raises(InputError, match=said):
+        finetune.check(settings)
+
+
+def test_members_may_differ_in_what_some_of_them_leave_out(member):
+    optim = dataclasses.replace(member.settings.optim, lora_plus=4.0)
+    finetune._check_shared([member, changed(member, optim=optim)])
+
+
+def test_more_phases_than_steps_are_refused(member):
+    optim = dataclasses.replace(member.settings.optim, unfreeze="chain")
+    params = {"layers": {"0": {"k": 0}}, "embedding": {"k": 0}, "head": {"k": 0}}
+    plan = Crew([member]).plans[member.folder]
+    finetune._check_phases(optim, params, [plan])
+    short = dataclasses.replace(plan, gather_TBL=plan.gather_TBL[:3])
+    with pytest.raises(InputError, match="has 4 phases, but a run has 3 steps"):
+        finetune._check_phases(optim, params, [plan, short])
+
+
 def test_plans_are_padded_to_the_longest(member):
     short = dataclasses.replace(changed(member, epochs=1.0), folder=pathlib.Path("b"))
     crew = Crew([member, short])

@@ -27,10 +27,11 @@ from tljax.settings import (
     FinetuneSettings,
     InputError,
     ModelSettings,
+    OptimSettings,
     TransferSettings,
     to_dict,
 )
-from tljax.train import loop, optimizer, population, step
+from tljax.train import loop, optimizer, population, step, unfreeze
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.files import sha256_of, write_json, write_text
 from tljax.train.progress import Progress
@@ -95,6 +96,7 @@ def check(settings: FinetuneSettings) -> None:
         )
     if settings.transfer != TransferSettings():
         _check_transfer(settings.model, settings.transfer)
+    _check_optim(settings)
     if settings.epochs == 0:
         raise InputError("config.epochs is 0; it must be more than 0")
     context = settings.model.context
@@ -108,6 +110,28 @@ def check(settings: FinetuneSettings) -> None:
         raise InputError(
             "config.mesh asks for more than one device; fine-tuning runs on one: set"
             " config.mesh.run=1, data=1, fsdp=1 and tensor=1"
+        )
+
+
+def _check_optim(settings: FinetuneSettings) -> None:
+    """Refuses what would move, or be slowed, where there is nothing of the kind."""
+    optim, method = settings.optim, settings.transfer.method
+    if optim.lora_plus != 1 and method != "lora":
+        raise InputError(
+            f"config.optim.lora_plus={optim.lora_plus} is read by"
+            f" config.transfer.method='lora' only; the method is {method!r}"
+        )
+    if optim.unfreeze == "none":
+        return
+    if not settings.init.source:
+        raise InputError(
+            f"config.optim.unfreeze={optim.unfreeze!r} keeps layers as they are for a"
+            " while, but config.init.source is empty: they are untrained; give a source"
+        )
+    if method == "head":
+        raise InputError(
+            f"config.optim.unfreeze={optim.unfreeze!r}, but with"
+            " config.transfer.method='head' no layer ever moves; leave it out"
         )
 
 
@@ -134,7 +158,8 @@ def _check_transfer(model: ModelSettings, transfer: TransferSettings) -> None:
 
 
 MEMBER_KEYS = ("seed", "epochs", "task.n", "optim.lr_peak", "optim.lr_muon",
-               "optim.weight_decay", "optim.layer_decay")  # fmt: skip
+               "optim.weight_decay", "optim.layer_decay",
+               "optim.lora_plus")  # fmt: skip
 
 
 def _check_shared(members: list[Member]) -> None:
@@ -151,8 +176,8 @@ def _shared(settings: FinetuneSettings) -> dict:
         *groups, name = key.split(".")
         node = config
         for group in groups:
-            node = node[group]
-        del node[name]
+            node = node.get(group, {})
+        node.pop(name, None)  # one at its default is not there
     return config
 
 
@@ -194,6 +219,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
             for one in group
         ]
     )
+    _check_phases(group[0].settings.optim, state.params, plans)
     advance, data = crew.advance(mode), crew.data_on_device()
     validation = crew.sets["validation"]
 
@@ -236,6 +262,17 @@ def _train_group(crew, group, mode, populations, progress) -> None:
                 seconds=ended["seconds"] / len(group), tokens=tokens[i])  # fmt: skip
     checkpoints.close()
     _forget(populations, group)
+
+
+def _check_phases(optim: OptimSettings, params: dict, plans: Sequence) -> None:
+    """Refuses to unfreeze in more phases than there are steps."""
+    phases = unfreeze.count_phases(optim.unfreeze, params)
+    least = min(plan.steps for plan in plans)
+    if least < phases:
+        raise InputError(
+            f"config.optim.unfreeze={optim.unfreeze!r} has {phases} phases, but a run"
+            f" has {least} steps: some layer would never move; raise config.epochs"
+        )
 
 
 def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:

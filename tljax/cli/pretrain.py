@@ -30,6 +30,7 @@ from tljax.settings import (
     CorpusSettings,
     InputError,
     MeshSettings,
+    OptimSettings,
     PretrainSettings,
     to_dict,
 )
@@ -144,6 +145,13 @@ def check(settings: PretrainSettings) -> None:
             f"mesh.run={settings.mesh.run}: pre-training is one run; spread it by"
             " mesh.data, mesh.fsdp or mesh.tensor, with mesh.run=1"
         )
+    for key in ("lora_plus", "unfreeze"):
+        value = getattr(settings.optim, key)
+        if value != OptimSettings.__dataclass_fields__[key].default:
+            raise InputError(
+                f"config.optim.{key}={value!r} is read by fine-tuning only; leave it"
+                " out"
+            )
     sharding.check_batch(settings.optim.batch, settings.mesh, "optim.batch")
     model, length = settings.model, settings.corpus.length
     if model.positions == "learned" and length > model.context:
