@@ -244,6 +244,11 @@ class InitSettings:
         "run folder, or URI of a checkpoint (hf:DIR, gguf:FILE, pkg:NAME), to start"
         " from; '' = scratch"
     )
+    reinit_layers: int = setting(
+        "layers, from the top, that are drawn anew, the final norm with them",
+        low=0,
+        default=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,6 +310,12 @@ class HeadSettings:
     pooling: str = setting(
         "token states to one vector; cls = the first token's",
         choices=("mean", "last", "cls", "max"),
+    )
+    start: str = setting(
+        "what the head begins as: small random weights, or the ridge probe on the"
+        " features of the labelled items (LP-FT)",
+        choices=("random", "probe"),
+        default="random",
     )
 
 

@@ -96,6 +96,7 @@ def check(settings: FinetuneSettings) -> None:
         )
     if settings.transfer != TransferSettings():
         _check_transfer(settings.model, settings.transfer)
+    _check_start(settings)
     _check_optim(settings)
     if settings.epochs == 0:
         raise InputError("config.epochs is 0; it must be more than 0")
@@ -110,6 +111,34 @@ def check(settings: FinetuneSettings) -> None:
         raise InputError(
             "config.mesh asks for more than one device; fine-tuning runs on one: set"
             " config.mesh.run=1, data=1, fsdp=1 and tensor=1"
+        )
+
+
+def _check_start(settings: FinetuneSettings) -> None:
+    """Refuses fresh layers that are not there or would stay; a probe of nothing."""
+    anew, depth = settings.init.reinit_layers, settings.model.depth
+    if settings.head.start == "probe" and not settings.init.source:
+        raise InputError(
+            "config.head.start='probe' fits features of a pre-trained model, but"
+            " config.init.source is empty; give a source, or take 'random'"
+        )
+    if not anew:
+        return
+    if not settings.init.source:
+        raise InputError(
+            f"config.init.reinit_layers={anew}, but config.init.source is empty: every"
+            " layer is drawn anew; leave it out"
+        )
+    if settings.transfer.method != "full":
+        raise InputError(
+            f"config.init.reinit_layers={anew} draws layers anew that would then stay"
+            f" untrained with config.transfer.method={settings.transfer.method!r};"
+            " take 'full'"
+        )
+    if anew + settings.transfer.frozen_layers > depth:
+        raise InputError(
+            f"config.init.reinit_layers={anew} with config.transfer.frozen_layers="
+            f"{settings.transfer.frozen_layers}, but the model has {depth} layers"
         )
 
 
@@ -302,7 +331,7 @@ def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
             "population_mode": mode,
             "seed": settings.seed,
             "tokens": tokens,
-            "flops": crew.flops(params, tokens=tokens),
+            "flops": crew.flops(one, params, tokens=tokens),
             "padding_share": padding_share(plan.segments_TBL),
             "time_seconds": seconds,
         }

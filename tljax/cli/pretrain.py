@@ -152,6 +152,11 @@ def check(settings: PretrainSettings) -> None:
                 f"config.optim.{key}={value!r} is read by fine-tuning only; leave it"
                 " out"
             )
+    if settings.init.reinit_layers:
+        raise InputError(
+            f"config.init.reinit_layers={settings.init.reinit_layers} is read by"
+            " fine-tuning only; leave it out"
+        )
     sharding.check_batch(settings.optim.batch, settings.mesh, "optim.batch")
     model, length = settings.model, settings.corpus.length
     if model.positions == "learned" and length > model.context:
