@@ -108,6 +108,17 @@ def test_the_best_cannot_be_chosen_without_a_look(pretrain_config):
         from_config(PretrainSettings, changed(config, "record.validations", 0))
 
 
+def test_a_patience_that_no_validation_could_try_is_refused(pretrain_config):
+    """Of 4 validations the first is never worse and after the last the run ends."""
+    config = changed(pretrain_config, "record.validations", 9)  # of 4 rounds
+    from_config(PretrainSettings, changed(config, "record.patience", 2))
+    with pytest.raises(InputError, match="patience=3 never ends .* to 5 or more"):
+        from_config(PretrainSettings, changed(config, "record.patience", 3))
+    config = changed(config, "record.patience", 1)
+    with pytest.raises(InputError, match="patience=1 never ends a run of 0 valid"):
+        from_config(PretrainSettings, changed(config, "record.validations", 0))
+
+
 def test_a_cooldown_that_the_schedule_does_not_read_is_refused(pretrain_config):
     config = changed(pretrain_config, "optim.schedule", "slanted")
     from_config(PretrainSettings, config)

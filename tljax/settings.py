@@ -331,9 +331,21 @@ class RecordSettings:
         "parameters that a run ends with: its last, or those of its best validation",
         choices=("last", "best"),
     )
+    patience: int = setting(
+        "validations in a row without a better loss after which a run ends; 0 = off",
+        low=0,
+        default=0,
+    )
 
     def check(self, where: str) -> None:
-        """Refuses to choose by validations that are never made."""
+        """Refuses to choose, or to end, by validations that are never made."""
+        made = min(self.validations, self.rounds)
+        if self.patience and self.patience >= made - 1:
+            raise InputError(
+                f"{where}.patience={self.patience} never ends a run of {made}"
+                f" validations early; raise {where}.validations and {where}.rounds to"
+                f" {self.patience + 2} or more"
+            )
         if self.choose == "best" and not self.validations:
             raise InputError(
                 f"{where}.choose='best' needs {where}.validations of at least 1, or"

@@ -252,7 +252,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
     advance, data = crew.advance(mode), crew.data_on_device()
     validation = crew.sets["validation"]
 
-    def validate(state):
+    def validate(state, members):
         return [
             classification.validation_record(
                 validation.labels,
@@ -263,7 +263,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
                     crew.frozen,
                 ),
             )
-            for i in range(len(group))
+            for i in members
         ]
 
     tokens = [crew.tokens(one) for one in group]
@@ -275,6 +275,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
         data_state=lambda: None,
         set_data_state=lambda place: None,
         tokens_per_step=sum(tokens) / sum(plan.steps for plan in plans),
+        others=len(crew.plans) > 1,
     )
     folder = populations / identity(group)
     records = [RunRecord(one.folder) for one in group]
@@ -287,8 +288,13 @@ def _train_group(crew, group, mode, populations, progress) -> None:
         progress=progress,
     )
     for i, one in enumerate(group):
+        stopped = ended["stopped"][i]
+        if stopped and stopped["reason"] == "not finite":
+            _give_up(records[i], stopped)
+            continue
         _finish(crew, one, records[i], population.member(ended["params"], i), mode,
-                seconds=ended["seconds"] / len(group), tokens=tokens[i])  # fmt: skip
+                seconds=ended["seconds"] / len(group), steps=ended["steps"][i],
+                stopped=stopped)  # fmt: skip
     checkpoints.close()
     _forget(populations, group)
 
@@ -304,9 +310,20 @@ def _check_phases(optim: OptimSettings, params: dict, plans: Sequence) -> None:
         )
 
 
-def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
+def _give_up(record: RunRecord, stopped: dict) -> None:
+    """Ends a run whose loss is not finite: a last record, and nothing else."""
+    record.finish(stopped["step"], None, stopped=stopped)
+    print(
+        f"{record.folder.name}: the loss or its gradient is not finite by step"
+        f" {stopped['step']}; it ends there without parameters, others go on"
+    )
+
+
+def _finish(crew, one, record, params, mode, *, seconds, steps, stopped) -> None:
     """Writes what a run ends with; the last record says that all of it is there."""
-    settings, plan = one.settings, crew.plans[one.folder]
+    settings = one.settings
+    segments_TBL = crew.plans[one.folder].segments_TBL[:steps]
+    tokens = segments_TBL.size
     results = {}
     for name, labelled in crew.sets.items():
         probabilities_IC = crew.scorer.probabilities(
@@ -332,11 +349,12 @@ def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
             "seed": settings.seed,
             "tokens": tokens,
             "flops": crew.flops(one, params, tokens=tokens),
-            "padding_share": padding_share(plan.segments_TBL),
+            "padding_share": padding_share(segments_TBL),
             "time_seconds": seconds,
         }
     )
-    record.finish(plan.steps, params_sha256(params), **results)
+    stop = parts.stop_fact(stopped)
+    record.finish(steps, params_sha256(params), **results, **stop)
 
 
 def write_predictions(

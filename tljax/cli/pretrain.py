@@ -99,7 +99,7 @@ def pretrain(
         params = population.member(ended["params"], 0)
         corpus = settings.corpus
         found = held_out.bits(params, corpus.heldout_split, corpus.heldout_documents)
-        tokens = round(settings.steps * work.tokens_per_step)
+        tokens = round(ended["steps"][0] * work.tokens_per_step)
         save_params(folder / "params", jax.device_get(params))
         record.write_manifest(
             {
@@ -117,7 +117,10 @@ def pretrain(
             }
         )
         record.finish(
-            settings.steps, params_sha256(jax.device_get(params)), bits_per_byte=found
+            ended["steps"][0],
+            params_sha256(jax.device_get(params)),
+            bits_per_byte=found,
+            **parts.stop_fact(ended["stopped"][0]),
         )
         checkpoints.close()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -212,7 +215,7 @@ class _HeldOut:
         counts = store.byte_counts(self.tokenizer)[:documents]
         return language.bits_per_byte(self._score, params, windows, counts)
 
-    def validate(self, state: step.TrainState) -> list[dict]:
+    def validate(self, state: step.TrainState, members: list[int]) -> list[dict]:
         """The validation record of the one member."""
         params = population.member(state.params, 0)
         found = self.bits(params, "validation", VALIDATION_DOCUMENTS)
