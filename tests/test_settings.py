@@ -108,6 +108,24 @@ def test_the_best_cannot_be_chosen_without_a_look(pretrain_config):
         from_config(PretrainSettings, changed(config, "record.validations", 0))
 
 
+def test_a_patience_that_no_validation_could_try_is_refused(pretrain_config):
+    """Of 4 validations the first is never worse and after the last the run ends."""
+    config = changed(pretrain_config, "record.validations", 9)  # of 4 rounds
+    from_config(PretrainSettings, changed(config, "record.patience", 2))
+    with pytest.raises(InputError, match="patience=3 never ends .* to 5 or more"):
+        from_config(PretrainSettings, changed(config, "record.patience", 3))
+    config = changed(config, "record.patience", 1)
+    with pytest.raises(InputError, match="patience=1 never ends a run of 0 valid"):
+        from_config(PretrainSettings, changed(config, "record.validations", 0))
+
+
+def test_a_cooldown_that_the_schedule_does_not_read_is_refused(pretrain_config):
+    config = changed(pretrain_config, "optim.schedule", "slanted")
+    from_config(PretrainSettings, config)
+    with pytest.raises(InputError, match=r"cooldown=0\.5 is read by .*'trapezoid'"):
+        from_config(PretrainSettings, changed(config, "optim.cooldown", 0.5))
+
+
 @dataclasses.dataclass(frozen=True)
 class Nested:
     sizes: tuple[int, ...] = setting("some numbers", low=2)
@@ -150,8 +168,10 @@ def test_every_setting_says_what_it_means(pretrain_config, finetune_config):
         given = list(leaves(config, "config"))
         assert [key for key, _, _ in rows if key in given] == given
         others = {key.rpartition(".")[0] for key, _, _ in rows if key not in given}
-        # these may be left out
-        assert others <= {"config.model", "config.transfer", "config.regularize"}
+        assert others <= {  # may be left out
+            "config.head", "config.init", "config.model", "config.optim",
+            "config.record", "config.regularize", "config.transfer",
+        }  # fmt: skip
         assert all(meaning for _, _, meaning in rows)
     assert ("config.epochs", "float", "passes over the n labelled items") in rows
 

@@ -193,6 +193,37 @@ class OptimSettings:
         high=1.0,
     )
     batch: int = setting("pre-training: rows a step; fine-tuning: items a step", low=1)
+    schedule: str = setting(
+        "rate after the warm-up: flat, then down (trapezoid); half a cosine to zero; or"
+        " a line to 1/32 (slanted, ULMFiT)",
+        choices=("trapezoid", "cosine", "slanted"),
+        default="trapezoid",
+    )
+    bias_correction: bool = setting(
+        "AdamW's moments corrected for their start at zero; False = BERTAdam",
+        default=True,
+    )
+    lora_plus: float = setting(
+        "lora: rate of the b matrices = that of the a matrices x this (LoRA+); 1 = off",
+        low=0.01,
+        default=1.0,
+    )
+    unfreeze: str = setting(
+        "which layers move when, in equal shares of the steps: all always; gradual: the"
+        " head, then one more layer from the top each time; chain: the head, then each"
+        " layer alone from the bottom up, then all",
+        choices=("none", "gradual", "chain"),
+        default="none",
+    )
+
+    def check(self, where: str) -> None:
+        """Refuses a cooldown that the schedule would not read."""
+        if self.schedule != "trapezoid" and self.cooldown:
+            raise InputError(
+                f"{where}.cooldown={self.cooldown} is read by"
+                f" {where}.schedule='trapezoid' only; the schedule is"
+                f" {self.schedule!r}: set the cooldown to 0"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +244,11 @@ class InitSettings:
         "run folder, or URI of a checkpoint (hf:DIR, gguf:FILE, pkg:NAME), to start"
         " from; '' = scratch"
     )
+    reinit_layers: int = setting(
+        "layers, from the top, that are drawn anew, the final norm with them",
+        low=0,
+        default=0,
+    )
 
 
 # What each way to fine-tune reads of TransferSettings; what it is: transfer/method.py
@@ -228,6 +264,7 @@ METHOD_KEYS: dict[str, tuple[str, ...]] = {
     "bottleneck": ("frozen_layers", "width", "placement"),
     "ia3": ("frozen_layers",),
 }
+WEIGHT_METHODS = ("full", "bitfit", "norms", "rule")  # move weights of the model alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -400,7 +437,7 @@ class RegularizeSettings:
         for name in ("l2_start", "mixout", "wise"):
             if not source:
                 refuse(name, "config.init.source is empty: no weights to stay near")
-            if transfer.method != "full":
+            if transfer.method not in WEIGHT_METHODS:
                 refuse(
                     name,
                     f"with config.transfer.method={transfer.method!r} the weights stay"
@@ -442,6 +479,12 @@ class HeadSettings:
         "token states to one vector; cls = the first token's",
         choices=("mean", "last", "cls", "max"),
     )
+    start: str = setting(
+        "what the head begins as: small random weights, or the ridge probe on the"
+        " features of the labelled items (LP-FT)",
+        choices=("random", "probe"),
+        default="random",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -456,9 +499,21 @@ class RecordSettings:
         "parameters that a run ends with: its last, or those of its best validation",
         choices=("last", "best"),
     )
+    patience: int = setting(
+        "validations in a row without a better loss after which a run ends; 0 = off",
+        low=0,
+        default=0,
+    )
 
     def check(self, where: str) -> None:
-        """Refuses to choose by validations that are never made."""
+        """Refuses to choose, or to end, by validations that are never made."""
+        made = min(self.validations, self.rounds)
+        if self.patience and self.patience >= made - 1:
+            raise InputError(
+                f"{where}.patience={self.patience} never ends a run of {made}"
+                f" validations early; raise {where}.validations and {where}.rounds to"
+                f" {self.patience + 2} or more"
+            )
         if self.choose == "best" and not self.validations:
             raise InputError(
                 f"{where}.choose='best' needs {where}.validations of at least 1, or"

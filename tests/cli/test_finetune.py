@@ -11,8 +11,11 @@ from tljax.cli import finetune
 from tljax.cli.crew import Crew, Member
 from tljax.cli.main import main
 from tljax.cli.models import load_params_of, source_settings
+from tljax.evaluate.features import pooled_features
+from tljax.evaluate.probe import fit_probe
 from tljax.settings import (
     FinetuneSettings,
+    HeadSettings,
     InitSettings,
     InputError,
     RegularizeSettings,
@@ -170,6 +173,166 @@ def test_layers_above_frozen_ones_begin_as_the_source_s(member, tiny_llama, tmp_
                 np.testing.assert_array_equal(moving[path], leaf)
         assert "layers/1/mlp/up/kernel" in moving
         assert ("layers/0/mlp/up/kernel" in moving) == (one != transfer)
+
+
+@pytest.mark.parametrize(
+    ("source", "method", "optim", "said"),
+    [
+        ("lm", "full", {"lora_plus": 4.0}, r"lora_plus=4\.0 is read by .*'lora' only"),
+        ("", "full", {"unfreeze": "chain"}, "init.source is empty: they are untrained"),
+        ("lm", "head", {"unfreeze": "gradual"}, "no layer ever moves; leave it out"),
+    ],
+)
+def test_what_no_method_would_read_is_refused(member, source, method, optim, said):
+    settings = dataclasses.replace(
+        member.settings,
+        init=InitSettings(source),
+        transfer=TransferSettings(method=method),
+        optim=dataclasses.replace(member.settings.optim, **optim),
+    )
+    with pytest.raises(InputError, match=said):
+        finetune.check(settings)
+
+
+def test_members_may_differ_in_what_some_of_them_leave_out(member):
+    optim = dataclasses.replace(member.settings.optim, lora_plus=4.0)
+    finetune._check_shared([member, changed(member, optim=optim)])
+
+
+def test_more_phases_than_steps_are_refused(member):
+    optim = dataclasses.replace(member.settings.optim, unfreeze="chain")
+    params = {"layers": {"0": {"k": 0}}, "embedding": {"k": 0}, "head": {"k": 0}}
+    plan = Crew([member]).plans[member.folder]
+    finetune._check_phases(optim, params, [plan])
+    short = dataclasses.replace(plan, gather_TBL=plan.gather_TBL[:3])
+    with pytest.raises(InputError, match="has 4 phases, but a run has 3 steps"):
+        finetune._check_phases(optim, params, [plan, short])
+
+
+@pytest.fixture
+def from_llama(member, tiny_llama):
+    """from_llama(**settings) -> the member, beginning with a tiny llama's weights."""
+    source = f"hf:{tiny_llama}"
+
+    def build(*, reinit_layers=0, **settings):
+        return changed(
+            member,
+            init=InitSettings(source, reinit_layers),
+            model=dataclasses.replace(source_settings(source), dtype="float32"),
+            tokenizer=dataclasses.replace(member.settings.tokenizer, source=""),
+            **settings,
+        )
+
+    return build
+
+
+@pytest.mark.parametrize("frozen", [0, 1])
+def test_fresh_top_layers_are_at_first_the_model_without_them(
+    from_llama, tiny_llama, frozen
+):
+    """A fresh block is the identity and a fresh norm's scale is one."""
+    transfer = TransferSettings(frozen_layers=frozen)
+    one = from_llama(reinit_layers=1, transfer=transfer)
+    crew = Crew([one])
+    params = crew.whole(crew.first_params(one.settings))
+    theirs = load_params_of(f"hf:{tiny_llama}")
+    for path, leaf in flat(theirs["layers"]["0"]).items():
+        np.testing.assert_array_equal(flat(params["layers"]["0"])[path], leaf)
+    lower = dataclasses.replace(one.settings.model, depth=1)
+    norm = {"scale": np.ones(24, np.float32)}
+    tokens = crew.train.tokens[:3]
+    cut = {**theirs, "layers": {"0": theirs["layers"]["0"]}, "final_norm": norm}
+    whole, short = (
+        pooled_features(settings, tree, tokens, poolings=("mean",))
+        for settings, tree in ((one.settings.model, params), (lower, cut))
+    )
+    # float32, fused in another order
+    np.testing.assert_allclose(whole, short, rtol=1e-4, atol=1e-6)
+    named = crew.init_facts["fresh"]
+    assert "final_norm/scale" in named and "layers/1/mlp/up/kernel" in named
+    assert not [path for path in named if path.startswith("layers/0")]
+
+
+def test_fresh_layers_are_those_of_the_member_s_seed(from_llama):
+    one = from_llama(reinit_layers=1)
+    two = changed(one, seed=one.settings.seed + 1)
+    crew = Crew([one, two])
+    first, second = (crew.first_params(each.settings) for each in (one, two))
+    lone = Crew([two]).first_params(two.settings)
+    for path, leaf in flat(second).items():
+        np.testing.assert_array_equal(leaf, flat(lone)[path])
+    ups = [tree["layers"]["1"]["mlp"]["up"]["kernel"] for tree in (first, second)]
+    assert not np.array_equal(*ups)
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "head"])
+def test_a_head_may_begin_as_the_probe(from_llama, method):
+    """Its first decisions are the probe's own; in a crew as alone."""
+    head = HeadSettings("mean", start="probe")
+    transfer = TransferSettings(method=method)
+    one = from_llama(head=head, transfer=transfer)
+    task = dataclasses.replace(one.settings.task, n=6)
+    two = dataclasses.replace(
+        changed(one, seed=9, task=task), folder=one.folder.with_name("two")
+    )
+    two.folder.mkdir()
+    crew = Crew([one, two])
+    for each in (one, two):
+        moving = crew.first_params(each.settings)
+        own = learned_from(crew, each)
+        features = pooled_features(
+            each.settings.model, crew.whole(moving), own.tokens, poolings=("mean",)
+        )[:, 0, 0]
+        fitted = fit_probe(features, own.labels, 2)
+        held_out = crew.sets["validation"]
+        found = crew.scorer.probabilities(
+            moving, crew.scoring["validation"], len(held_out), crew.frozen
+        )
+        features = pooled_features(
+            each.settings.model, crew.whole(moving), held_out.tokens, poolings=("mean",)
+        )[:, 0, 0]
+        # float32 on both sides, items packed into other rows
+        np.testing.assert_allclose(found, fitted.probabilities(features), atol=2e-4)
+    lone = Crew([two]).first_params(two.settings)
+    for path, leaf in flat(moving).items():
+        np.testing.assert_array_equal(leaf, flat(lone)[path])
+
+
+def learned_from(crew, member):
+    """The items that a member learns from, read off its plan."""
+    items = np.unique(crew.plans[member.folder].items_TBM)
+    return crew.train.take(items[items >= 0])
+
+
+@pytest.mark.parametrize(
+    ("source", "reinit", "start", "transfer", "said"),
+    [
+        ("", 0, "probe", {}, "head.start='probe' fits .*init.source is empty"),
+        ("", 1, "random", {}, "reinit_layers=1, .* every layer is drawn anew"),
+        ("lm", 3, "random", {}, "reinit_layers=3 .* the model has 2 layers"),
+        ("lm", 2, "random", {"frozen_layers": 1}, "frozen_layers=1, .* has 2 layers"),
+        ("lm", 1, "random", {"method": "lora"}, "stay untrained .* take 'full'"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(
+    member, source, reinit, start, transfer, said
+):
+    settings = dataclasses.replace(
+        member.settings,
+        init=InitSettings(source, reinit),
+        head=HeadSettings("mean", start),
+        transfer=TransferSettings(**transfer),
+    )
+    with pytest.raises(InputError, match=said):
+        finetune.check(settings)
+
+
+def test_a_probe_needs_two_items(from_llama):
+    one = from_llama(head=HeadSettings("mean", start="probe"))
+    crew = Crew([one])
+    crew._items[one.settings] = np.arange(1)
+    with pytest.raises(InputError, match="needs two labelled items"):
+        crew.first_params(one.settings)
 
 
 def test_plans_are_padded_to_the_longest(member):

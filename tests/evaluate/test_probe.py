@@ -29,6 +29,17 @@ def test_weights_solve_the_ridge_equations(items, width):
     np.testing.assert_allclose(fitted.intercept_C, np.bincount(labels) / items)
 
 
+def test_one_linear_map_of_raw_features_gives_the_same_probabilities():
+    x, labels = draw(12, 5, classes=3)
+    x = x * [1, 2, 3, 4, 0] + 7  # the last feature is constant
+    fitted = fit_probe(x, labels, 3)
+    head = fitted.as_classifier()
+    odds = np.exp(x @ head["kernel"] + head["bias"])
+    found = odds / odds.sum(axis=1, keepdims=True)
+    # float32 weights; features of 7 +- 4 nearly cancel against the bias
+    np.testing.assert_allclose(found, fitted.probabilities(x), atol=1e-4)
+
+
 @pytest.mark.parametrize(("items", "width"), [(9, 4), (9, 20)])
 def test_left_out_scores_are_those_of_fits_without_the_item(items, width):
     x, labels = draw(items, width)

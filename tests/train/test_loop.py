@@ -66,13 +66,15 @@ class Sitting:
     """
 
     def __init__(self, folder, steps, *, stride=None, fail_at=None, poison=None,
-                 losses=None, choose="last", every=0.0):  # fmt: skip
+                 losses=None, choose="last", every=0.0, looks=(3, 2), patience=0,
+                 others=False):  # fmt: skip
         self.folder, self.steps, self.stride = folder, steps, stride
         self.fail_at, self.poison, self.losses = fail_at, poison or {}, losses
         self.calls, self.place, self.interrupt_at, self.interrupts = 0, 0, None, 1
+        self.others = others
         self.settings = RecordSettings(
-            rounds=3, validations=2, checkpoint_seconds=every, checkpoints_kept=1,
-            choose=choose,
+            rounds=looks[0], validations=looks[1], checkpoint_seconds=every,
+            checkpoints_kept=1, choose=choose, patience=patience,
         )  # fmt: skip
 
     def _call(self):
@@ -91,11 +93,11 @@ class Sitting:
             sums[name] = jnp.where(until >= step, jnp.nan, sums[name])
         return state, sums
 
-    def validate(self, state):
+    def validate(self, state, members):
         self._call()
         if self.losses is not None:
-            return [{"loss_nats": next(losses)} for losses in self.losses]
-        return [{"loss_nats": w} for w in np.float64(state.params["w"])]
+            return [{"loss_nats": next(self.losses[i])} for i in members]
+        return [{"loss_nats": np.float64(state.params["w"])[i]} for i in members]
 
     def run(self):
         """Trains to the end: (bits of the parameters, records without times)."""
@@ -112,6 +114,7 @@ class Sitting:
             set_data_state=lambda state: setattr(self, "place", state["place"]),
             tokens_per_step=10,
             stride=self.stride,
+            others=self.others,
         )
         records = [record.RunRecord(self.folder / f"m{i}") for i in range(members)]
         self.progress = Silent()
@@ -125,6 +128,7 @@ class Sitting:
             checkpoints.close()
             for one in records:
                 one.close()
+        self.ended = {name: ended[name] for name in ("steps", "stopped")}
         return np.asarray(ended["params"]["w"]).tobytes(), metrics(self.folder, members)
 
 
@@ -143,7 +147,11 @@ JOBS = {
     "one, a step a dispatch": {"steps": [5], "stride": 1, "choose": "best"},
     "several, a round a dispatch": {"steps": [2, 7, 4], "choose": "best"},
     "several, two steps a dispatch": {"steps": [5, 1], "stride": 2, "choose": "best"},
-}
+    "one loses patience": {"steps": [9, 4], "looks": (3, 3), "patience": 1},
+    "one is not finite": {
+        "steps": [3, 6], "stride": 1, "poison": {4: "nats"}, "others": True,
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
@@ -157,6 +165,7 @@ def test_interrupted_at_any_call_and_resumed_is_unbroken(tmp_path, job):
             Sitting(folder, **job, fail_at=call).run()
         resumed = Sitting(folder, **job)
         assert resumed.run() == unbroken, call
+        assert resumed.ended == whole.ended
         assert resumed.calls < whole.calls or call <= 1
 
 
@@ -248,6 +257,53 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tmp_path, name):
         assert checkpoints.steps() == [3]
         checkpoints.close()
     assert [row["step"] for row in metrics(tmp_path, 1)[0]] == [2]
+
+
+def falling(count):
+    return iter(np.linspace(2.0, 1.0, count))
+
+
+@pytest.mark.parametrize("choose", ["best", "last"])
+def test_a_member_ends_where_validations_no_longer_get_better(tmp_path, choose):
+    losses = [iter([3.0, 2.0, 2.5, 2.0]), falling(6)]
+    job = {"looks": (6, 6), "patience": 2, "choose": choose}
+    sitting = Sitting(tmp_path / "both", [12, 12], losses=losses, **job)
+    bits, (short, long) = sitting.run()
+    # best at the second validation, step 4; neither the third nor the fourth is better
+    stop = {"step": 8, "of_steps": 12, "reason": "patience"}
+    assert sitting.ended == {"steps": [8, 12], "stopped": [stop, None]}
+    assert [row["step"] for row in short if row["split"] == "train"] == [2, 4, 6, 8]
+    kept = 4 if choose == "best" else 8
+    ended_at = [sum(np.sin(range(kept))), 1 + sum(np.sin(range(12)))]
+    np.testing.assert_allclose(np.frombuffer(bits, np.float32), ended_at, rtol=1e-5)
+    # beside others as alone; and who goes on is as if nobody had stopped
+    losses = [iter([3.0, 2.0, 2.5, 2.0])]
+    alone, (rows,) = Sitting(tmp_path / "alone", [12], losses=losses, **job).run()
+    assert (alone, rows) == (bits[:4], short)
+    losses = [falling(6), falling(6)]
+    whole, (_, rows) = Sitting(tmp_path / "whole", [12, 12], losses=losses, **job).run()
+    assert (whole[4:], rows) == (bits[4:], long)
+
+
+def test_patience_at_the_last_validation_stops_nothing(tmp_path):
+    losses = [iter([1.0, 2.0, 2.0])]
+    sitting = Sitting(tmp_path, [3], losses=losses, looks=(3, 3), patience=2)
+    sitting.run()
+    assert sitting.ended == {"steps": [3], "stopped": [None]}
+
+
+@pytest.mark.parametrize("every", [0.0, 1e6])
+@pytest.mark.parametrize("stride", [1, None])
+def test_among_others_only_the_member_that_is_not_finite_ends(tmp_path, every, stride):
+    job = {"stride": stride, "every": every, "others": True}
+    sitting = Sitting(tmp_path / "a", [3, 6], poison={4: "gradient_norm"}, **job)
+    bits, (well, ill) = sitting.run()
+    stop = {"step": 4, "of_steps": 6, "reason": "not finite"}
+    assert sitting.ended == {"steps": [3, 4], "stopped": [None, stop]}
+    assert [row["step"] for row in ill if row["split"] == "train"] == [2]
+    whole = Sitting(tmp_path / "b", [3, 6], **job)
+    expected, (rows, _) = whole.run()
+    assert (bits[:4], well) == (expected[:4], rows)
 
 
 def test_a_loss_that_is_not_finite_before_any_checkpoint(tmp_path):

@@ -146,6 +146,76 @@ def test_the_schedule_by_hand(optim_settings, warmup, cooldown, by_hand):
         assert optimizer.schedule(jnp.int32(10), hparams) == 0
 
 
+def shares_of(settings, name, steps):
+    hparams = optimizer.hyperparameters(settings, steps=steps, seed=0)
+    return [
+        float(optimizer.schedule(jnp.int32(t), hparams, name)) for t in range(steps)
+    ]
+
+
+def test_the_cosine_is_optax_s_after_a_line_up(optim_settings):
+    settings = dataclasses.replace(optim_settings, warmup=0.25)
+    down = optax.cosine_decay_schedule(1.0, decay_steps=9)
+    by_hand = [1 / 3, 2 / 3, 1.0, *(down(t) for t in range(9))]
+    np.testing.assert_allclose(shares_of(settings, "cosine", 12), by_hand, rtol=1e-5)
+    hparams = optimizer.hyperparameters(settings, steps=12, seed=0)
+    assert optimizer.schedule(jnp.int32(12), hparams, "cosine") == 0
+
+
+@pytest.mark.parametrize(("cut_frac", "steps"), [(0.1, 20), (0.25, 8), (0.5, 4)])
+def test_the_slanted_triangle_is_ulmfit_s(optim_settings, cut_frac, steps):
+    """Equation 3, where cut_frac x steps is a whole number."""
+    cut, expected = int(cut_frac * steps), []
+    for t in range(steps):
+        p = t / cut if t < cut else 1 - (t - cut) / (cut * (1 / cut_frac - 1))
+        expected.append((1 + p * (32 - 1)) / 32)
+    settings = dataclasses.replace(optim_settings, warmup=cut_frac)
+    found = shares_of(settings, "slanted", steps)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found[0] == 1 / 32 and max(found) == found[cut] == 1
+
+
+def test_the_slanted_triangle_of_a_short_run_stays_above_its_foot(optim_settings):
+    settings = dataclasses.replace(optim_settings, warmup=0.15)
+    found = shares_of(settings, "slanted", 13)  # the paper's p would end at -1.1
+    assert found == sorted(found[:1]) + sorted(found[1:], reverse=True)
+    np.testing.assert_allclose(found[-1], (1 + 31 / 12) / 32, rtol=1e-5)
+
+
+def test_without_bias_correction_adam_is_bert_adam(optim_settings):
+    settings = dataclasses.replace(optim_settings, bias_correction=False, lr_peak=0.1)
+    params = draw(0)
+    m, v = (jax.tree.map(np.zeros_like, params) for _ in range(2))
+    for step in range(3):
+        gradient = draw(step + 1)
+        m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, gradient)
+        v = jax.tree.map(lambda v, g: 0.99 * v + 0.01 * g**2, v, gradient)
+        params = jax.tree.map(
+            lambda p, m, v: p - 0.1 * m / (np.sqrt(v) + 1e-10), params, m, v
+        )
+    assert_close(run(settings), params)
+
+
+def test_lora_s_b_has_a_rate_of_its_own(optim_settings):
+    """LoRA+: lr_b = ratio x lr_a; at 1 nothing changes, to the bit."""
+    factors = {"kernel": jnp.ones((2, 2)), "a": jnp.ones((2, 1)), "b": jnp.ones((1, 2))}
+    params = {"layers": {"0": {"query": factors}}, "head": {"b": jnp.ones(2)}}
+
+    def moved(**changes):
+        settings = dataclasses.replace(optim_settings, lr_peak=0.01, **changes)
+        hparams = optimizer.hyperparameters(settings, steps=4, seed=0)
+        return optimizer.apply_direction(
+            settings, params, params, jnp.int32(0), hparams
+        )
+
+    plain, plus = moved(), moved(lora_plus=16.0)
+    query = plus["layers"]["0"]["query"]
+    np.testing.assert_allclose(query["b"], np.full((1, 2), 1 - 0.16), rtol=1e-6)
+    for name in ("a", "kernel"):
+        np.testing.assert_array_equal(query[name], plain["layers"]["0"]["query"][name])
+    np.testing.assert_array_equal(plus["head"]["b"], plain["head"]["b"])
+
+
 def ones_moved(settings, ascent):
     """Parameters that were 1, after one step along a direction that is `ascent`."""
     ones = jax.tree.map(jnp.ones_like, draw(0))

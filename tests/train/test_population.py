@@ -188,6 +188,46 @@ def line(optim_settings):
     return train_step, advance, data, population.stack(states), plan, hparams
 
 
+def test_members_in_turn_with_rates_of_their_own_are_lone_runs(optim_settings):
+    """Whatever a member may differ in, and a schedule in which layers wait."""
+    optim = dataclasses.replace(
+        optim_settings, schedule="cosine", unfreeze="chain", bias_correction=False
+    )
+    layer = {"q": {"a": jnp.ones(4), "b": jnp.full(4, 2.0)}}
+    params = {"layers": {"0": layer, "1": layer}, "head": {"bias": jnp.ones(4)}}
+
+    def loss(params, batch, key):
+        noise = jax.random.normal(key, (4,))
+        leaves = jax.tree.leaves(params)
+        return sum(((leaf - noise) ** 2).sum() for leaf in leaves), {
+            "weight": jnp.ones(())
+        }
+
+    advance = population.make_train_rounds(
+        step.make_train_step(loss, optim), lambda data, plan, t: {}
+    )
+    run = jax.jit(population.lift(advance, "turn", shared=1))
+    state = population.stack([step.init_state(params, optim)] * 3)
+    hparams = population.stack(
+        [
+            optimizer.hyperparameters(
+                dataclasses.replace(optim, lora_plus=plus, lr_peak=rate, warmup=0.2),
+                steps,
+                seed=0,
+            )
+            for plus, rate, steps in ((1.0, 0.1, 5), (4.0, 0.1, 3), (16.0, 0.2, 4))
+        ]
+    )
+    plan, until = np.zeros((3, 5)), np.int32(STEPS)
+    together = run(0, state, plan, hparams, until)
+    for i in range(3):
+        one = jax.tree.map(
+            lambda x, i=i: x[i : i + 1], (state, plan, hparams, until, together)
+        )
+        assert same_bits(run(0, *one[:4]), one[4])
+    assert not same_bits(*(population.member(together[0].params, i) for i in (0, 1)))
+
+
 @pytest.mark.parametrize("mode", ["turn", "vmap"])
 def test_rounds_are_steps_and_whoever_has_ended_stays(line, mode):
     _, advance, data, state, plan, hparams = line

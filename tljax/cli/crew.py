@@ -9,6 +9,7 @@ frozen bottom                        ->  its output for every token, computed on
 import dataclasses
 import functools
 import pathlib
+import re
 from collections.abc import Sequence
 
 import jax
@@ -22,7 +23,8 @@ from tljax.data.labelled import LabelledSet, load_labelled, nested_subset
 from tljax.data.sources import open_source
 from tljax.data.token_store import open_token_store
 from tljax.evaluate import classification
-from tljax.evaluate.features import token_streams
+from tljax.evaluate.features import pooled_features, token_streams
+from tljax.evaluate.probe import fit_probe
 from tljax.model import heads, transformer
 from tljax.objective.classification import gather, labelled_loss
 from tljax.settings import FinetuneSettings, InputError, TransferSettings
@@ -78,6 +80,7 @@ class Crew:
         subsets = [self._subset(whole, one.settings) for one in members]
         used = np.unique(np.concatenate(subsets))
         self.train = whole.take(used)  # what no member learns from costs nothing
+        self._jit_init = jax.jit(self._init)
         self.base = None
         if first.init.source:
             self.base = load_source_params(first.init.source, first.model)
@@ -86,9 +89,13 @@ class Crew:
         self.scorer = classification.Scorer(
             first.model, first.head.pooling, self.row_length, self.slots, first.transfer
         )
-        self.plans = {
-            one.folder: self._plan(one.settings, np.searchsorted(used, subset))
+        self._items = {  # of self.train
+            one.settings: np.searchsorted(used, subset)
             for one, subset in zip(members, subsets, strict=True)
+        }
+        self.plans = {
+            one.folder: self._plan(one.settings, self._items[one.settings])
+            for one in members
         }
         self.longest = max(plan.steps for plan in self.plans.values())
         self.replay = self._open_replay() if first.regularize.replay else {}
@@ -98,23 +105,44 @@ class Crew:
             name: self.scorer.plan(one, self._flat(one, np.arange(len(one))))
             for name, one in self.sets.items()
         }
-        self._jit_init = jax.jit(self._init)
         self._advance = {}
 
     def _init(self, key: jax.Array) -> dict:
-        """Fresh parameters, those of the head by a key of their own."""
-        model = self.settings.model
+        """Fresh parameters, those of the head by a key of their own.
+
+        All of them from scratch; with a source only what `_fresh` names.
+        """
+        model, init = self.settings.model, self.settings.init
         params = {}
-        if not self.settings.init.source:
+        if not init.source or init.reinit_layers:
             params = transformer.init_params(model, self.tokenizer.vocab_size, key)
             params.pop("output", None)
+        if init.source:
+            params = nested(
+                {
+                    path: leaf
+                    for path, leaf in flat(params).items()
+                    if any(re.fullmatch(pattern, path) for pattern in self._fresh())
+                }
+            )
         head_key = jax.random.fold_in(key, 1)
         classes = len(self.classes)
         params["head"] = heads.init_classifier(model.width, classes, head_key)
         return params
 
+    def _fresh(self) -> list[str]:
+        """Patterns of the leaves that the source does not give.
+
+        The top layers and the final norm, their layer norm, are drawn anew as Zhang et
+        al. 2021, section 5, do; the head always is.
+        """
+        model, anew = self.settings.model, self.settings.init.reinit_layers
+        tops = [rf"layers/{model.depth - 1 - i}/.*" for i in range(anew)]
+        norm = ["final_norm/.*"] if anew and model.norm_place != "after" else []
+        return ["head/.*", *tops, *norm]
+
     def _transplant(self) -> tuple[dict, dict | None]:
-        """The base's parameters in their places, without a head; the facts of it."""
+        """The base's parameters in their places, without what is fresh; the facts."""
         if not self.settings.init.source:
             return {}, None
         rows = embedding_rows(self.settings.init.source, self.tokenizer)
@@ -122,14 +150,16 @@ class Crew:
         target = jax.eval_shape(
             lambda key: (
                 transformer.init_params(self.settings.model, rows, key)
-                | self._init(key)
+                | {"head": self._init(key)["head"]}
             ),
             key,
         )
         target.pop("output", None)
         left = [f"{name}/.*" for name in ("output", "head") if name in self.base]
-        params, ledger = transplant(self.base, target, fresh=["head/.*"], left=left)
-        del params["head"]
+        params, ledger = transplant(self.base, target, fresh=self._fresh(), left=left)
+        leaves = flat(params)
+        copied = [entry.path for entry in ledger if entry.what == "copied"]
+        params = nested({path: leaves[path] for path in copied})
         sha256 = params_sha256(self.base)
         source = self.settings.init.source
         return params, parts.ledger_facts(source, ledger, sha256)
@@ -160,7 +190,7 @@ class Crew:
         with Progress(f"{below} frozen layers", len(items)) as bar:
             return token_streams(
                 model,
-                self.start,
+                self._beginning(self.settings),
                 labelled.tokens,
                 items,
                 below=below,
@@ -188,17 +218,43 @@ class Crew:
 
     def first_params(self, settings: FinetuneSettings) -> dict:
         """What a member moves, before its first step."""
-        key = jax.random.key(settings.seed)
-        params = {**self.start, **self._jit_init(key)}
-        adapter_key = jax.random.fold_in(key, 2)
+        params = self._beginning(settings)
+        if settings.head.start == "probe":
+            params["head"] = self._probe(params, settings)
+        adapter_key = jax.random.fold_in(jax.random.key(settings.seed), 2)
         return split(params, settings.transfer, adapter_key)[0]
+
+    def _beginning(self, settings: FinetuneSettings) -> dict:
+        """The source's parameters with a member's own fresh ones: the whole tree."""
+        fresh = self._jit_init(jax.random.key(settings.seed))
+        return nested({**flat(self.start), **flat(fresh)})
+
+    def _probe(self, params: dict, settings: FinetuneSettings) -> dict:
+        """The head that is the ridge probe on a member's own labelled items.
+
+        Ridge and temperature are the probe's, by left-one-out likelihood, so that the
+        first logits are as sure as the features allow.
+
+        Source: LP-FT, Kumar et al. 2022; the probe there is a logistic regression.
+        """
+        chosen = self.train.take(self._items[settings])
+        if len(chosen) < 2:
+            raise InputError(
+                "config.head.start='probe' needs two labelled items; config.task.n is"
+                f" {settings.task.n}"
+            )
+        pooling = settings.head.pooling
+        features_ID = pooled_features(
+            settings.model, params, chosen.tokens, poolings=(pooling,)
+        )[:, 0, 0]
+        return fit_probe(features_ID, chosen.labels, len(self.classes)).as_classifier()
 
     def whole(self, moving: dict) -> dict:
         """A member's parameters with those that did not move."""
         return compose(moving, self.frozen, self.settings.transfer).params
 
-    def flops(self, moving: dict, *, tokens: int) -> float:
-        """Of a member's training steps, and its share of what all members share."""
+    def flops(self, one: Member, moving: dict, *, tokens: int) -> float:
+        """Of a member's probe and steps, and its share of what all members share."""
         on = self.settings.regularize
         labelled = tokens * (2 if on.rdrop else 1)
         replayed = tokens / on.replay_every if on.replay else 0
@@ -209,6 +265,10 @@ class Crew:
         embedding = (moving if there else self.start)["embedding"]["tokens"]
         worded = replayed + (labelled if on.lm_weight else 0)
         own += (6.0 if there else 4.0) * embedding.size * worded
+        if one.settings.head.start == "probe":
+            read = int(self.train.lengths[self._items[one.settings]].sum())
+            whole = self.whole(moving)
+            own += parts.forward_flops(whole, tokens=read, output=False)
         return own + self.shared_flops / len(self.plans)
 
     def tokens(self, one: Member) -> int:

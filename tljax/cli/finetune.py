@@ -28,10 +28,11 @@ from tljax.settings import (
     FinetuneSettings,
     InputError,
     ModelSettings,
+    OptimSettings,
     TransferSettings,
     to_dict,
 )
-from tljax.train import loop, optimizer, population, step
+from tljax.train import loop, optimizer, population, step, unfreeze
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.files import sha256_of, write_json, write_text
 from tljax.train.progress import Progress
@@ -101,6 +102,8 @@ def check(settings: FinetuneSettings) -> None:
         "config.regularize", source=settings.init.source, model=settings.model,
         transfer=settings.transfer,
     )  # fmt: skip
+    _check_start(settings)
+    _check_optim(settings)
     if settings.epochs == 0:
         raise InputError("config.epochs is 0; it must be more than 0")
     context = settings.model.context
@@ -114,6 +117,56 @@ def check(settings: FinetuneSettings) -> None:
         raise InputError(
             "config.mesh asks for more than one device; fine-tuning runs on one: set"
             " config.mesh.run=1, data=1, fsdp=1 and tensor=1"
+        )
+
+
+def _check_start(settings: FinetuneSettings) -> None:
+    """Refuses fresh layers that are not there or would stay; a probe of nothing."""
+    anew, depth = settings.init.reinit_layers, settings.model.depth
+    if settings.head.start == "probe" and not settings.init.source:
+        raise InputError(
+            "config.head.start='probe' fits features of a pre-trained model, but"
+            " config.init.source is empty; give a source, or take 'random'"
+        )
+    if not anew:
+        return
+    if not settings.init.source:
+        raise InputError(
+            f"config.init.reinit_layers={anew}, but config.init.source is empty: every"
+            " layer is drawn anew; leave it out"
+        )
+    if settings.transfer.method != "full":
+        raise InputError(
+            f"config.init.reinit_layers={anew} draws layers anew that would then stay"
+            f" untrained with config.transfer.method={settings.transfer.method!r};"
+            " take 'full'"
+        )
+    if anew + settings.transfer.frozen_layers > depth:
+        raise InputError(
+            f"config.init.reinit_layers={anew} with config.transfer.frozen_layers="
+            f"{settings.transfer.frozen_layers}, but the model has {depth} layers"
+        )
+
+
+def _check_optim(settings: FinetuneSettings) -> None:
+    """Refuses what would move, or be slowed, where there is nothing of the kind."""
+    optim, method = settings.optim, settings.transfer.method
+    if optim.lora_plus != 1 and method != "lora":
+        raise InputError(
+            f"config.optim.lora_plus={optim.lora_plus} is read by"
+            f" config.transfer.method='lora' only; the method is {method!r}"
+        )
+    if optim.unfreeze == "none":
+        return
+    if not settings.init.source:
+        raise InputError(
+            f"config.optim.unfreeze={optim.unfreeze!r} keeps layers as they are for a"
+            " while, but config.init.source is empty: they are untrained; give a source"
+        )
+    if method == "head":
+        raise InputError(
+            f"config.optim.unfreeze={optim.unfreeze!r}, but with"
+            " config.transfer.method='head' no layer ever moves; leave it out"
         )
 
 
@@ -144,8 +197,8 @@ SWITCHES = ("model.dropout", "regularize.label_smoothing", "regularize.l2_start"
             "regularize.mixout", "regularize.rdrop", "regularize.neftune",
             "regularize.lm_weight", "regularize.ema", "regularize.replay")  # fmt: skip
 MEMBER_KEYS = ("seed", "epochs", "task.n", "optim.lr_peak", "optim.lr_muon",
-               "optim.weight_decay", "optim.layer_decay", "regularize.wise",
-               *SWITCHES)  # fmt: skip
+               "optim.weight_decay", "optim.layer_decay", "optim.lora_plus",
+               "regularize.wise", *SWITCHES)  # fmt: skip
 
 
 def _check_shared(members: list[Member]) -> None:
@@ -215,10 +268,11 @@ def _train_group(crew, group, mode, populations, progress) -> None:
             for one in group
         ]
     )
+    _check_phases(group[0].settings.optim, state.params, plans)
     advance, data = crew.advance(mode), crew.data_on_device()
     validation = crew.sets["validation"]
 
-    def validate(state):
+    def validate(state, members):
         return [
             classification.validation_record(
                 validation.labels,
@@ -229,7 +283,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
                     crew.frozen,
                 ),
             )
-            for i in range(len(group))
+            for i in members
         ]
 
     tokens = [crew.tokens(one) for one in group]
@@ -242,6 +296,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
         set_data_state=lambda place: None,
         tokens_per_step=sum(tokens) / sum(plan.steps for plan in plans),
         chosen=lambda state: state.chosen,
+        others=len(crew.plans) > 1,
     )
     folder = populations / identity(group)
     records = [RunRecord(one.folder) for one in group]
@@ -254,15 +309,42 @@ def _train_group(crew, group, mode, populations, progress) -> None:
         progress=progress,
     )
     for i, one in enumerate(group):
+        stopped = ended["stopped"][i]
+        if stopped and stopped["reason"] == "not finite":
+            _give_up(records[i], stopped)
+            continue
         _finish(crew, one, records[i], population.member(ended["params"], i), mode,
-                seconds=ended["seconds"] / len(group), tokens=tokens[i])  # fmt: skip
+                seconds=ended["seconds"] / len(group), steps=ended["steps"][i],
+                stopped=stopped)  # fmt: skip
     checkpoints.close()
     _forget(populations, group)
 
 
-def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
+def _check_phases(optim: OptimSettings, params: dict, plans: Sequence) -> None:
+    """Refuses to unfreeze in more phases than there are steps."""
+    phases = unfreeze.count_phases(optim.unfreeze, params)
+    least = min(plan.steps for plan in plans)
+    if least < phases:
+        raise InputError(
+            f"config.optim.unfreeze={optim.unfreeze!r} has {phases} phases, but a run"
+            f" has {least} steps: some layer would never move; raise config.epochs"
+        )
+
+
+def _give_up(record: RunRecord, stopped: dict) -> None:
+    """Ends a run whose loss is not finite: a last record, and nothing else."""
+    record.finish(stopped["step"], None, stopped=stopped)
+    print(
+        f"{record.folder.name}: the loss or its gradient is not finite by step"
+        f" {stopped['step']}; it ends there without parameters, others go on"
+    )
+
+
+def _finish(crew, one, record, params, mode, *, seconds, steps, stopped) -> None:
     """Writes what a run ends with; the last record says that all of it is there."""
-    settings, plan = one.settings, crew.plans[one.folder]
+    settings = one.settings
+    segments_TBL = crew.plans[one.folder].segments_TBL[:steps]
+    tokens = segments_TBL.size
     if settings.regularize.wise < 1:
         params = between(params, crew.first_weights, settings.regularize.wise)
     results = {}
@@ -289,12 +371,13 @@ def _finish(crew, one, record, params, mode, *, seconds, tokens) -> None:
             "population_mode": mode,
             "seed": settings.seed,
             "tokens": tokens,
-            "flops": crew.flops(params, tokens=tokens),
-            "padding_share": padding_share(plan.segments_TBL),
+            "flops": crew.flops(one, params, tokens=tokens),
+            "padding_share": padding_share(segments_TBL),
             "time_seconds": seconds,
         }
     )
-    record.finish(plan.steps, params_sha256(params), **results)
+    stop = parts.stop_fact(stopped)
+    record.finish(steps, params_sha256(params), **results, **stop)
 
 
 def write_predictions(

@@ -198,6 +198,11 @@ def ledger_facts(
     }
 
 
+def stop_fact(stopped: dict | None) -> dict:
+    """What the last record says of a run that ended early; {} of others."""
+    return {"stopped": stopped} if stopped else {}
+
+
 def count(params: dict) -> int:
     """Number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

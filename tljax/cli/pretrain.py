@@ -30,6 +30,7 @@ from tljax.settings import (
     CorpusSettings,
     InputError,
     MeshSettings,
+    OptimSettings,
     PretrainSettings,
     to_dict,
 )
@@ -98,7 +99,7 @@ def pretrain(
         params = population.member(ended["params"], 0)
         corpus = settings.corpus
         found = held_out.bits(params, corpus.heldout_split, corpus.heldout_documents)
-        tokens = round(settings.steps * work.tokens_per_step)
+        tokens = round(ended["steps"][0] * work.tokens_per_step)
         save_params(folder / "params", jax.device_get(params))
         record.write_manifest(
             {
@@ -116,7 +117,10 @@ def pretrain(
             }
         )
         record.finish(
-            settings.steps, params_sha256(jax.device_get(params)), bits_per_byte=found
+            ended["steps"][0],
+            params_sha256(jax.device_get(params)),
+            bits_per_byte=found,
+            **parts.stop_fact(ended["stopped"][0]),
         )
         checkpoints.close()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -143,6 +147,18 @@ def check(settings: PretrainSettings) -> None:
         raise InputError(
             f"mesh.run={settings.mesh.run}: pre-training is one run; spread it by"
             " mesh.data, mesh.fsdp or mesh.tensor, with mesh.run=1"
+        )
+    for key in ("lora_plus", "unfreeze"):
+        value = getattr(settings.optim, key)
+        if value != OptimSettings.__dataclass_fields__[key].default:
+            raise InputError(
+                f"config.optim.{key}={value!r} is read by fine-tuning only; leave it"
+                " out"
+            )
+    if settings.init.reinit_layers:
+        raise InputError(
+            f"config.init.reinit_layers={settings.init.reinit_layers} is read by"
+            " fine-tuning only; leave it out"
         )
     sharding.check_batch(settings.optim.batch, settings.mesh, "optim.batch")
     model, length = settings.model, settings.corpus.length
@@ -199,7 +215,7 @@ class _HeldOut:
         counts = store.byte_counts(self.tokenizer)[:documents]
         return language.bits_per_byte(self._score, params, windows, counts)
 
-    def validate(self, state: step.TrainState) -> list[dict]:
+    def validate(self, state: step.TrainState, members: list[int]) -> list[dict]:
         """The validation record of the one member."""
         params = population.member(state.params, 0)
         found = self.bits(params, "validation", VALIDATION_DOCUMENTS)

@@ -41,6 +41,19 @@ class Probe:
         x_ID = (np.asarray(features_ID, np.float64) - self.mean_D) / self.scale_D
         return _softmax((x_ID @ self.weights_DC + self.intercept_C) / self.temperature)
 
+    def as_classifier(self) -> dict[str, np.ndarray]:
+        """One linear map whose softmax is `probabilities`; as of `model.heads`.
+
+        logits = x kernel + bias,   kernel = W / scale / temperature,
+        bias = (intercept - mean W / scale) / temperature
+
+        Returns:
+          {"kernel": [D, C], "bias": [C]}, float32.
+        """
+        kernel_DC = self.weights_DC / self.scale_D[:, None] / self.temperature
+        bias_C = self.intercept_C / self.temperature - self.mean_D @ kernel_DC
+        return {"kernel": np.float32(kernel_DC), "bias": np.float32(bias_C)}
+
 
 def fit_probe(
     features_ID: np.ndarray,

@@ -2,6 +2,8 @@
 
     resume, or start  ->  for each round: advance, record, validate, checkpoint  ->  end
 
+A member may end before its last step: where validations no longer get better
+(patience; Prechelt 1998), or where its loss is not finite while others go on.
 Sums are read one dispatch late, so that the device never waits for the host. Killed at
 any moment, a run goes on from its last checkpoint to the same parameters and records.
 """
@@ -34,10 +36,13 @@ class Work:
       steps: each member's number of steps.
       advance: (state, until) -> (state, sums): trains every member up to step
         until[i]; sums hold "nats", "weight" and counts, added up over the steps.
-      validate: state -> one dict a member, for the "validation" record; None = never.
+      validate: (state, members) -> for each of those members a dict for its
+        "validation" record; None = never.
       data_state: () -> JSON-able place of the next batch; None where there is none.
       set_data_state: goes to such a place.
       tokens_per_step: for the progress bar.
+      others: whether there are runs beside one member: where its loss is not finite, it
+        ends alone. Without, the command ends.
     """
 
     state: Any
@@ -49,6 +54,7 @@ class Work:
     tokens_per_step: float
     stride: int | None = None  # steps a dispatch; None = a whole round
     chosen: Callable = lambda state: state.params  # what is validated and kept
+    others: bool = False
 
 
 def boundaries(steps: int, rounds: int) -> list[int]:
@@ -68,8 +74,10 @@ def train(
     """Trains every member to its end, resuming if a checkpoint is there.
 
     Returns:
-      {"params": each member's chosen parameters, "seconds": of training, over all
-      sittings}. The caller writes them and the last records.
+      {"params": each member's chosen parameters, "steps": that each took, "stopped":
+      for each None, or {"step", "of_steps", "reason"} of one that ended early, reason
+      being 'patience' or 'not finite', "seconds": of training, over all sittings}. The
+      caller writes them and the last records.
 
     Raises:
       InputError: a loss is not finite; the last good checkpoint is kept.
@@ -95,6 +103,10 @@ def _interrupts(loop):
         signal.signal(signal.SIGINT, before)
 
 
+def _no_validation():
+    return {"round": -1, "loss_nats": math.inf, "worse": 0}
+
+
 class _Loop:
     def __init__(self, work, records, checkpoints, settings, progress):
         self.work, self.records, self.checkpoints = work, records, checkpoints
@@ -103,7 +115,8 @@ class _Loop:
         self.ends = [boundaries(n, settings.rounds) for n in work.steps]
         self.rounds = max(map(len, self.ends))
         self.sums = [{} for _ in range(members)]  # since each member's last record
-        self.best = [{"round": -1, "loss_nats": math.inf} for _ in range(members)]
+        self.best = [_no_validation() for _ in range(members)]
+        self.stopped = [None] * members  # else what `train` returns of it
         self.best_params = None
         if settings.choose == "best":  # a copy: the state's own buffers are donated
             self.best_params = jax.tree.map(jnp.copy, work.chosen(work.state))
@@ -121,16 +134,20 @@ class _Loop:
         if self.settings.choose == "best":
             chosen = self.best_params
         self.seconds += time.monotonic() - self.started
-        return {"params": chosen, "seconds": self.seconds}
+        return {
+            "params": chosen,
+            "steps": [
+                stop["step"] if stop else steps
+                for stop, steps in zip(self.stopped, self.work.steps, strict=True)
+            ],
+            "stopped": self.stopped,
+            "seconds": self.seconds,
+        }
 
     def _round(self, index):
-        until = np.array(
-            [ends[min(index, len(ends) - 1)] for ends in self.ends], np.int32
-        )
-        while (self.done < until).any():
-            target = until
+        while (self.done < (target := self._until(index))).any():
             if self.work.stride is not None:
-                target = np.minimum(until, self.done + self.work.stride)
+                target = np.minimum(target, self.done + self.work.stride)
             state, sums = self.work.advance(self.work.state, target)
             self._collect()
             self.work.state, self.pending = state, sums
@@ -144,12 +161,27 @@ class _Loop:
                 self.checkpoints.wait()
                 raise KeyboardInterrupt
         self._collect()
-        alive = [i for i, ends in enumerate(self.ends) if index < len(ends)]
+        alive = [
+            i
+            for i, ends in enumerate(self.ends)
+            if index < len(ends) and not self.stopped[i]
+        ]
         for i in alive:
-            self._record_training(i, int(until[i]))
+            self._record_training(i)
         due = [i for i in alive if self._validation_due(i, index)]
         if self.work.validate and due:
-            self._record_validation(due, until, index)
+            self._record_validation(due, index)
+
+    def _until(self, index):
+        """The step at which each member's round ends; who has stopped stays."""
+        ends = [ends[min(index, len(ends) - 1)] for ends in self.ends]
+        stays = np.array([stop is not None for stop in self.stopped])
+        return np.where(stays, self.done, np.array(ends, np.int32))
+
+    def _stop(self, i, reason):
+        of_steps = self.work.steps[i]
+        stop = {"step": int(self.done[i]), "of_steps": of_steps, "reason": reason}
+        self.stopped[i], self.sums[i] = stop, {}
 
     def _collect(self):
         """Adds the pending sums to the members'; here the host waits for the device."""
@@ -157,11 +189,15 @@ class _Loop:
             return
         sums, self.pending = jax.device_get(self.pending), None
         for i, total in enumerate(self.sums):
+            if self.stopped[i]:
+                continue
             for name, values in sums.items():
                 total[name] = total.get(name, 0.0) + float(values[i])
             # a gradient may be the first to go: its parameters must not be kept
             if not math.isfinite(total["nats"] + total["gradient_norm"]):
-                self._stop_on_nan(i)
+                if not self.work.others:
+                    self._stop_on_nan(i)
+                self._stop(i, "not finite")
 
     def _stop_on_nan(self, i):
         self.checkpoints.wait()
@@ -181,14 +217,14 @@ class _Loop:
     def _tokens(self):
         return float(self.done.sum()) * self.work.tokens_per_step
 
-    def _record_training(self, i, step):
+    def _record_training(self, i):
         total, self.sums[i] = self.sums[i], {}
         weight = total.get("weight", 0.0)
         steps = max(total.pop("steps", 0.0), 1.0)
         if not weight:
             return
         row = {
-            "step": step,
+            "step": int(self.done[i]),
             "split": "train",
             "loss_nats": total["nats"] / weight,
             "gradient_norm": total["gradient_norm"] / steps,
@@ -203,19 +239,24 @@ class _Loop:
         rounds, validations = len(self.ends[i]), self.settings.validations
         return (index + 1) * validations // rounds > index * validations // rounds
 
-    def _record_validation(self, due, until, index):
-        results = self.work.validate(self.work.state)
-        for i in due:
-            row = {"step": int(until[i]), "split": "validation", **results[i]}
+    def _record_validation(self, due, index):
+        results = self.work.validate(self.work.state, due)
+        for i, found in zip(due, results, strict=True):
+            row = {"step": int(self.done[i]), "split": "validation", **found}
             self.records[i].append({**row, "time_seconds": self._clock()})
+            self.best[i]["worse"] += 1
             if row["loss_nats"] < self.best[i]["loss_nats"]:
-                self.best[i] = {"round": index, "loss_nats": float(row["loss_nats"])}
+                loss = float(row["loss_nats"])
+                self.best[i] = {"round": index, "loss_nats": loss, "worse": 0}
                 if self.best_params is not None:
                     self.best_params = jax.tree.map(
                         lambda best, now, i=i: best.at[i].set(now[i]),
                         self.best_params,
                         self.work.chosen(self.work.state),
                     )
+            more = index + 1 < len(self.ends[i])
+            if more and 0 < self.settings.patience <= self.best[i]["worse"]:
+                self._stop(i, "patience")
 
     def _clock(self):
         return round(self.seconds + time.monotonic() - self.started, 3)
@@ -232,6 +273,7 @@ class _Loop:
             "best": [
                 {**best, "loss_nats": repr(best["loss_nats"])} for best in self.best
             ],
+            "stopped": self.stopped,
             "time_seconds": self._clock(),
         }
         for record in self.records:
@@ -260,8 +302,10 @@ class _Loop:
         self.work.set_data_state(extra["data"])
         self.sums, self.seconds = extra["sums"], extra["time_seconds"]
         self.best = [
-            {**best, "loss_nats": float(best["loss_nats"])} for best in extra["best"]
+            {**_no_validation(), **best, "loss_nats": float(best["loss_nats"])}
+            for best in extra["best"]
         ]
+        self.stopped = extra.get("stopped", self.stopped)
         # a round whose last step is done but not yet recorded is recorded again
         finished = self._finished_rounds()
         for i, record in enumerate(self.records):
@@ -273,7 +317,7 @@ class _Loop:
         """Rounds that were recorded before the checkpoint was written."""
         open_sums = any(total for total in self.sums)
         for index in range(self.rounds):
-            ends = [e[min(index, len(e) - 1)] for e in self.ends]
+            ends = self._until(index)
             if (self.done < ends).any() or (open_sums and (self.done == ends).all()):
                 return index
         return self.rounds

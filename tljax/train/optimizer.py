@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import optax
 
 from tljax.settings import OptimSettings
+from tljax.train import unfreeze
 
+_EPSILON = 1e-10
 # a stack [n, in, out] of matrices is n problems
 _STACKED = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
 
@@ -39,25 +41,70 @@ def hyperparameters(
         "warmup": settings.warmup,
         "cooldown": settings.cooldown,
         "layer_decay": settings.layer_decay,
+        "lora_plus": settings.lora_plus,
         "steps": steps,
     }
     numbers = {name: jnp.float32(value) for name, value in values.items()}
     return {**numbers, "seed": jnp.uint32(seed)}
 
 
-def schedule(step: jax.Array, hparams: dict[str, jax.Array]) -> jax.Array:
-    """Share of the peak rate at a step: up over warmup, flat, down over cooldown.
+def schedule(
+    step: jax.Array, hparams: dict[str, jax.Array], name: str = "trapezoid"
+) -> jax.Array:
+    """Share of the peak rate at a step, in [0, 1].
 
-        1 |    ________
-          |   /        \\
-        0 |__/          \\__
-            warmup  cooldown     (both as shares of the steps)
+        1 |    ________            __                 /\\___
+          |   /        \\          /   \\__            /     \\___
+        0 |__/          \\__     _/       \\__      _/          \\__ 1/32
+            warmup  cooldown     warmup            warmup
+               trapezoid           cosine            slanted
+
+    Args:
+      step: int32 scalar, steps done.
+      hparams: of `hyperparameters`; warmup and cooldown are shares of the steps.
+      name: one of OptimSettings.schedule.
+
+    Source: cosine: Loshchilov & Hutter 2017, equation 5, without restarts; slanted:
+    ULMFiT, Howard & Ruder 2018, equation 3.
     """
-    done = step.astype(jnp.float32)
-    up = (done + 1.0) / jnp.maximum(hparams["warmup"] * hparams["steps"], 1.0)
+    return _SCHEDULES[name](step.astype(jnp.float32), hparams)
+
+
+def _trapezoid(done, hparams):
+    """Up over warmup, flat, down to zero over cooldown."""
     left = hparams["steps"] - done
     down = left / jnp.maximum(hparams["cooldown"] * hparams["steps"], 1.0)
-    return jnp.clip(jnp.minimum(up, down), 0.0, 1.0)
+    return jnp.clip(jnp.minimum(_warm_up(done, hparams), down), 0.0, 1.0)
+
+
+def _cosine(done, hparams):
+    """Up over warmup, then half a cosine that is zero after the last step."""
+    rising = hparams["warmup"] * hparams["steps"]
+    fallen = (done - rising) / jnp.maximum(hparams["steps"] - rising, 1.0)
+    down = 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.clip(fallen, 0.0, 1.0)))
+    return jnp.clip(jnp.minimum(_warm_up(done, hparams), down), 0.0, 1.0)
+
+
+def _slanted(done, hparams, ratio=32.0):
+    """ULMFiT's triangle: p rises to 1 at cut, then falls; share (1 + p (r - 1)) / r.
+
+    cut = floor(warmup x steps); p falls over steps - cut, where the paper has
+    cut (1 / cut_frac - 1): the same but for the rounding of cut, which there takes p
+    below zero in short runs.
+    """
+    steps = hparams["steps"]
+    cut = jnp.floor(hparams["warmup"] * steps)
+    rising = done / jnp.maximum(cut, 1.0)
+    falling = (steps - done) / jnp.maximum(steps - cut, 1.0)
+    part = jnp.clip(jnp.where(done < cut, rising, falling), 0.0, 1.0)
+    return (1.0 + part * (ratio - 1.0)) / ratio
+
+
+def _warm_up(done, hparams):
+    return (done + 1.0) / jnp.maximum(hparams["warmup"] * hparams["steps"], 1.0)
+
+
+_SCHEDULES = {"trapezoid": _trapezoid, "cosine": _cosine, "slanted": _slanted}
 
 
 def _is_muon(path: str) -> bool:
@@ -65,8 +112,14 @@ def _is_muon(path: str) -> bool:
 
 
 def direction(settings: OptimSettings) -> optax.GradientTransformation:
-    """Gradient -> unit-sized direction of descent, before any rate."""
-    adam = optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=1e-10)
+    """Gradient -> unit-sized direction of descent, before any rate.
+
+    Source: Adam, Kingma & Ba 2015, algorithm 1; without bias_correction BERTAdam
+    (Zhang et al. 2021, section 4; Mosbach et al. 2021), whose first steps are larger.
+    """
+    adam = optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=_EPSILON)
+    if not settings.bias_correction:
+        adam = _uncorrected(adam)
     clip = (
         optax.clip_by_global_norm(settings.clip_norm)
         if settings.clip_norm
@@ -89,6 +142,19 @@ def direction(settings: OptimSettings) -> optax.GradientTransformation:
         )
     )
     return optax.chain(clip, optax.partition({"muon": muon, "adam": adam}, kinds))
+
+
+def _uncorrected(adam: optax.GradientTransformation) -> optax.GradientTransformation:
+    """m / (sqrt(v) + epsilon) of Adam's own moments, as they are."""
+
+    def update(updates, state, params=None):
+        _, state = adam.update(updates, state, params)
+        directions = jax.tree.map(
+            lambda m, v: m / (jnp.sqrt(v) + _EPSILON), state.mu, state.nu
+        )
+        return directions, state
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def _stacked_by_shape(
@@ -127,11 +193,17 @@ def apply_direction(
     """Returns params after one step along the directions.
 
     Muon's matrices move by lr_muon x sqrt(max(1, out/in)) (Jordan 2024); layer i of N
-    by layer_decay^(N - i) of the head's rate (ULMFiT, section 3.2).
+    by layer_decay^(N - i) of the head's rate (ULMFiT, section 3.2); LoRA's b by
+    lora_plus x the rate of its a (LoRA+, Hayou et al. 2024).
+
+    A layer whose turn it is not (`unfreeze.turns`) neither moves nor decays. Its
+    gradient is computed all the same: it counts for clip_norm, and its moments run on,
+    so that it does not set off in the direction of a single batch.
     """
-    share = schedule(step, hparams)
+    share = schedule(step, hparams, settings.schedule)
     # of a part that moves, the lowest layers may be missing
     depth = 1 + max(map(int, params.get("layers", {})), default=-1)
+    turns = unfreeze.turns(settings.unfreeze, params, step, hparams["steps"])
 
     def move(path, leaf, ascent):
         names = path_names(path)
@@ -145,7 +217,11 @@ def apply_direction(
             ascent = ascent * max(1.0, leaf.shape[1] / leaf.shape[0]) ** 0.5
         else:
             rate *= hparams["lr_peak"]
+        if names[0] == "layers" and names[-1] == "b":
+            rate *= hparams["lora_plus"]
         decay = hparams["weight_decay"] if leaf.ndim >= 2 else 0.0
-        return leaf - rate * (ascent + decay * leaf)
+        moved = leaf - rate * (ascent + decay * leaf)
+        turn = turns.get("/".join(names))
+        return moved if turn is None else jnp.where(turn, moved, leaf)
 
     return jax.tree_util.tree_map_with_path(move, params, directions)

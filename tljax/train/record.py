@@ -278,8 +278,14 @@ class RunRecord:
                 tag = f"{record['split']}/{name}"
                 self._events.add_scalar(tag, float(value), record["step"])
 
-    def finish(self, step: int, params_sha256: str, **values: Any) -> None:
-        """Appends the last record, which says that the run has ended, and closes."""
+    def finish(self, step: int, params_sha256: str | None, **values: Any) -> None:
+        """Appends the last record, which says that the run has ended, and closes.
+
+        Args:
+          step: optimizer steps taken.
+          params_sha256: of what it ended with; None = it left no parameters.
+          **values: what else was found; "stopped", of `loop.train`, if it ended early.
+        """
         self._write(
             {"final": True, "step": step, "params_sha256": params_sha256, **values}
         )
