@@ -88,6 +88,23 @@ def test_layers_above_frozen_ones_begin_as_the_source_s(member, tiny_llama, tmp_
         assert ("layers/0/mlp/up/kernel" in moving) == (one != transfer)
 
 
+@pytest.mark.parametrize(
+    ("length", "pooling", "said"),
+    [(32, "mean", "=32 leaves no token of config.task.length=32"), (4, "cls", "cls")],
+)
+def test_a_prompt_must_leave_room_and_a_state_of_the_text(
+    member, length, pooling, said
+):
+    settings = changed(
+        member,
+        init=InitSettings("lm"),
+        transfer=TransferSettings(method="prompt", prompt_length=length),
+        head=dataclasses.replace(member.settings.head, pooling=pooling),
+    ).settings
+    with pytest.raises(InputError, match=said):
+        finetune.check(settings)
+
+
 def test_plans_are_padded_to_the_longest(member):
     short = dataclasses.replace(changed(member, epochs=1.0), folder=pathlib.Path("b"))
     crew = Crew([member, short])

@@ -3,6 +3,7 @@
     layers/0/attention/query/{kernel, bias}  +  layers/0/attention/query/{a, b}
 
 Its leaves stand in the model's tree under names that no weight of the model has.
+The head is no place for them.
 """
 
 from collections.abc import Callable, Mapping
