@@ -61,6 +61,11 @@ class Method:
         return METHOD_KEYS[self.name]
 
     @property
+    def rests(self) -> bool:
+        """Whether nothing of the model moves, and nothing is added."""
+        return self.addition is None and self.chosen is weights.none
+
+    @property
     def merges(self) -> bool:
         """Whether plain weights can compute what it computes."""
         return self.addition is None or self.addition.merged is not None
@@ -263,12 +268,14 @@ def merge(
 
 def untouched_layers(model: ModelSettings, settings: TransferSettings) -> int:
     """Layers, from the bottom, through which no gradient is wanted."""
-    return model.depth if settings.method == "head" else settings.frozen_layers
+    rests = METHODS[settings.method].rests
+    return model.depth if rests else settings.frozen_layers
 
 
 def prompt_places(settings: TransferSettings) -> int:
     """Tokens before every text that the method puts its own vectors in the place of."""
-    return settings.prompt_length if settings.method == "prompt" else 0
+    addition = METHODS[settings.method].addition
+    return addition.room(settings) if addition and addition.room else 0
 
 
 def _parts(moving, frozen, addition: Addition | None) -> tuple[dict, dict]:

@@ -41,4 +41,6 @@ def _hook(own: Leaves, weights: Leaves, settings, dropout_key):
     return adapter
 
 
-PROMPT = Addition(("prompt",), _first, _hook)
+PROMPT = Addition(
+    ("prompt",), _first, _hook, room=lambda settings: settings.prompt_length
+)
