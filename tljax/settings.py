@@ -263,6 +263,7 @@ METHOD_KEYS: dict[str, tuple[str, ...]] = {
     "dora": _LOW_RANK_KEYS,
     "bottleneck": ("frozen_layers", "width", "placement"),
     "ia3": ("frozen_layers",),
+    "prompt": ("prompt_length",),
 }
 WEIGHT_METHODS = ("full", "bitfit", "norms", "rule")  # move weights of the model alone
 
@@ -309,6 +310,11 @@ class TransferSettings:
         "bottleneck: behind a branch, or beside it",
         choices=("serial", "parallel"),
         default="serial",
+    )
+    prompt_length: int = setting(
+        "prompt: learned vectors before every text; they count as tokens of its length",
+        low=1,
+        default=20,
     )
 
     def check(self, where: str) -> None:

@@ -194,6 +194,23 @@ def test_what_no_method_would_read_is_refused(member, source, method, optim, sai
         finetune.check(settings)
 
 
+@pytest.mark.parametrize(
+    ("length", "pooling", "said"),
+    [(32, "mean", "=32 leaves no token of config.task.length=32"), (4, "cls", "cls")],
+)
+def test_a_prompt_must_leave_room_and_a_state_of_the_text(
+    member, length, pooling, said
+):
+    settings = changed(
+        member,
+        init=InitSettings("lm"),
+        transfer=TransferSettings(method="prompt", prompt_length=length),
+        head=dataclasses.replace(member.settings.head, pooling=pooling),
+    ).settings
+    with pytest.raises(InputError, match=said):
+        finetune.check(settings)
+
+
 def test_members_may_differ_in_what_some_of_them_leave_out(member):
     optim = dataclasses.replace(member.settings.optim, lora_plus=4.0)
     finetune._check_shared([member, changed(member, optim=optim)])

@@ -211,8 +211,10 @@ LORA = ["--config.transfer.method=lora", "--config.transfer.rank=2"]
         [*LORA, "--config.transfer.frozen_layers=1"],
         ["--config.transfer.method=head"],
         ["--config.transfer.frozen_layers=1"],
+        ["--config.transfer.method=dora", "--config.transfer.rank=2"],
+        ["--config.transfer.method=ia3"],
     ],
-    ids=["full", "lora", "top lora", "head", "top"],
+    ids=["full", "lora", "top lora", "head", "top", "dora", "ia3"],
 )
 def test_a_checkpoint_learns_labels(
     checkpoint, finetune_arguments, reviews, tmp_path, capsys, transfer, request

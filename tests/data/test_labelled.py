@@ -41,6 +41,15 @@ def tokenizer():
     )
 
 
+def test_room_before_the_tokens_counts_in_the_length(tokenizer):
+    labelled = load_labelled(FakeSource(train=ROWS), "train", tokenizer, length=5)
+    assert labelled.behind(0, 7, 5) is labelled
+    shifted = labelled.behind(2, 7, 5)
+    for one, theirs in zip(shifted.tokens, labelled.tokens, strict=True):
+        assert one.dtype == np.int32
+        assert one.tolist() == [7, 7, *theirs.tolist()][:5]
+
+
 def test_items_keep_source_order_and_are_cut(tokenizer):
     labelled = load_labelled(FakeSource(train=ROWS), "train", tokenizer, length=5)
     assert labelled.ids == ("train-0", "train-1", "train-2")

@@ -61,7 +61,7 @@ def test_the_table_has_every_method_of_the_settings():
     assert {key for keys in METHOD_KEYS.values() for key in keys} == known
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].addition])
+@pytest.mark.parametrize("name", ["lora", "dora", "ia3", "bottleneck"])
 def test_nothing_changes_at_first(plain_settings, params, name):
     settings = TransferSettings(method=name)
     moving, frozen = split(params, settings, jax.random.key(1))
@@ -70,14 +70,12 @@ def test_nothing_changes_at_first(plain_settings, params, name):
     np.testing.assert_allclose(found, states(plain_settings, params, BATCH), **CLOSE)
 
 
-@pytest.mark.parametrize("name", ["lora", "dora", "ia3", "bottleneck"])
+@pytest.mark.parametrize("name", ["lora", "dora", "ia3", "bottleneck", "prompt"])
 def test_merged_is_unmerged_or_refused(plain_settings, params, moved, name):
     settings = TransferSettings(method=name)
     moving, frozen = moved(settings)
     if not METHODS[name].merges:
-        with pytest.raises(
-            InputError, match="method='bottleneck' adds .* `tljax predi"
-        ):
+        with pytest.raises(InputError, match=f"method='{name}' adds .* `tljax predi"):
             merge(moving, frozen, settings)
         return
     whole, adapter = compose(moving, frozen, settings)
@@ -204,3 +202,27 @@ def test_ia3_by_hand(params, moved):
     query = jnp.asarray(draw(1, 5, 16))
     assert adapter("layers/1/attention/query", query, query) is query
     assert set(added["attention"]) == {"key", "value"} and set(added["mlp"]) == {"down"}
+
+
+def test_a_prompt_of_tokens_is_these_tokens_before_the_text(plain_settings, params):
+    plain_settings = dataclasses.replace(plain_settings, embedding_scale=3.0)
+    settings = TransferSettings(method="prompt", prompt_length=2)
+    moving, frozen = split(params, settings, jax.random.key(1))
+    table_VD = params["embedding"]["tokens"]
+    prompt_LD = np.asarray(moving["embedding"]["prompt"])
+    drawn = [int(np.abs(table_VD - row).sum(axis=1).argmin()) for row in prompt_LD]
+    np.testing.assert_array_equal(prompt_LD, table_VD[drawn])
+    segments_BL = np.array([[1, 1, 1, 1, 2, 2, 2, 0]], np.int32)
+    room = {
+        "tokens_BL": np.array([[0, 0, 4, 1, 0, 0, 9, 0]], np.int32),
+        "segments_BL": segments_BL,
+    }
+    whole, adapter = compose(moving, frozen, settings)
+    found = states(plain_settings, whole, room, adapter=adapter)
+    written = {
+        "tokens_BL": np.array([[*drawn, 4, 1, *drawn, 9, 0]], np.int32),
+        "segments_BL": segments_BL,
+    }
+    wanted = states(plain_settings, params, written)
+    np.testing.assert_allclose(found[:, :7], wanted[:, :7], **CLOSE)
+    assert np.abs(states(plain_settings, params, room) - wanted)[:, :7].max() > 0.01

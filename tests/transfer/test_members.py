@@ -18,6 +18,7 @@ METHODS = {
     "dora": TransferSettings(method="dora", rank=2, dropout=0.1),
     "bottleneck": TransferSettings(method="bottleneck", width=3),
     "ia3": TransferSettings(method="ia3"),
+    "prompt": TransferSettings(method="prompt", prompt_length=2),
 }
 STEPS = 3
 

@@ -31,7 +31,7 @@ from tljax.settings import FinetuneSettings, InputError, TransferSettings
 from tljax.train import population, step
 from tljax.train.checkpoint import params_sha256
 from tljax.train.progress import Progress
-from tljax.transfer.method import compose, split, untouched_layers
+from tljax.transfer.method import compose, prompt_places, split, untouched_layers
 from tljax.transfer.transplant import flat, nested, transplant
 
 _REPLAY_ROWS = 4096  # of other text on the device
@@ -56,19 +56,16 @@ class Crew:
         self.tokenizer = parts.get_tokenizer(
             first.tokenizer, first.init.source, members[0].folder, source
         )
-        whole = load_labelled(source, "train", self.tokenizer, length=task.length)
+        whole = self._load(source, "train")
         self.classes = whole.classes
         held_out = {
             "validation": task.validation_items,
             **({"test": 0} if task.score_test else {}),
         }
         self.sets: dict[str, LabelledSet] = {
-            split: load_labelled(
-                source, split, self.tokenizer, length=task.length,
-                classes=self.classes, items=items,
-            )
+            split: self._load(source, split, classes=self.classes, items=items)
             for split, items in held_out.items()
-        }  # fmt: skip
+        }
         self.data = parts.data_facts(source, ("train", *self.sets))
         self.row_length = task.length
         self.slots = classification.scoring_slots(
@@ -106,6 +103,13 @@ class Crew:
             for name, one in self.sets.items()
         }
         self._advance = {}
+
+    def _load(self, source, split: str, **more) -> LabelledSet:
+        """A labelled split, with room for a prompt where the method has one."""
+        length = self.settings.task.length
+        found = load_labelled(source, split, self.tokenizer, length=length, **more)
+        places = prompt_places(self.settings.transfer)
+        return found.behind(places, self.tokenizer.end_id, length)
 
     def _init(self, key: jax.Array) -> dict:
         """Fresh parameters, those of the head by a key of their own.

@@ -37,7 +37,7 @@ from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.files import sha256_of, write_json, write_text
 from tljax.train.progress import Progress
 from tljax.train.record import RunRecord, keep_data, manifest_facts, open_run
-from tljax.transfer.method import split
+from tljax.transfer.method import prompt_places, split
 from tljax.transfer.start import between
 
 _STILL = 1e-3  # share of the learning rate with which a layer hardly moves
@@ -98,6 +98,7 @@ def check(settings: FinetuneSettings) -> None:
         )
     if settings.transfer != TransferSettings():
         _check_transfer(settings.model, settings.transfer)
+        _check_prompt(settings)
     settings.regularize.check_run(
         "config.regularize", source=settings.init.source, model=settings.model,
         transfer=settings.transfer,
@@ -190,6 +191,21 @@ def _check_transfer(model: ModelSettings, transfer: TransferSettings) -> None:
         return split({**params, "head": {}}, transfer, key)[0]
 
     jax.eval_shape(moving, jax.random.key(0))
+
+
+def _check_prompt(settings: FinetuneSettings) -> None:
+    """Refuses a prompt that leaves a text no room, or that would stand for it."""
+    places, length = prompt_places(settings.transfer), settings.task.length
+    if places >= length:
+        raise InputError(
+            f"config.transfer.prompt_length={places} leaves no token of"
+            f" config.task.length={length} to the text; take a longer one"
+        )
+    if places and settings.head.pooling == "cls":
+        raise InputError(
+            "config.head.pooling='cls' takes the first token's state, which with"
+            " config.transfer.method='prompt' is the prompt's; take mean, last or max"
+        )
 
 
 # numbers that are traced where they are above 0; 0 is another program

@@ -129,10 +129,11 @@ class Classifier:
     def _labelled(self, texts: Sequence[str]):
         """The texts as a set whose labels nobody reads."""
         from tljax.data.labelled import LabelledSet
+        from tljax.transfer.method import prompt_places
 
         empty = np.array([self._tokenizer.end_id], np.int32)
         length = self.settings.task.length
-        return LabelledSet(
+        found = LabelledSet(
             ids=tuple(map(str, range(len(texts)))),
             tokens=tuple(
                 ids if len(ids) else empty
@@ -142,6 +143,8 @@ class Classifier:
             classes=self.classes,
             texts=tuple(texts),
         )
+        places = prompt_places(self.settings.transfer)
+        return found.behind(places, self._tokenizer.end_id, length)
 
 
 def jsonl_text(probabilities_IC: np.ndarray, classes: Sequence[str]) -> str:

@@ -57,6 +57,22 @@ class LabelledSet:
             texts=tuple(self.texts[i] for i in indices),
         )
 
+    def behind(self, places: int, token: int, length: int) -> "LabelledSet":
+        """The items, a token so many times before each: room that a model fills.
+
+            x x x  ->  t t x x     2 places, a length of 4
+
+        Args:
+          places: how many; 0 = the items as they are.
+          token: which.
+          length: tokens kept of an item, the places counted.
+        """
+        if not places:
+            return self
+        room = np.full(places, token, np.int32)
+        tokens = (np.concatenate([room, one])[:length] for one in self.tokens)
+        return dataclasses.replace(self, tokens=tuple(tokens))
+
 
 def load_labelled(
     source: Source,

@@ -149,7 +149,8 @@ def apply(
         "stream_BLD", if there, is the stream after the first `below` layers (of
         `watch`): only what lies above is computed, and tokens are not read.
         "noise_BLD", if there, is added to the tokens' embedding.
-      adapter: called as adapter(path, x, y) -> y on every product and block output.
+      adapter: called as adapter(path, x, y) -> y on every product and block output,
+        and on the tokens' rows of the embedding, x being their places.
       dropout_key: None switches dropout off.
       watch: called as watch(i, x_BLD) with the stream after i layers; layers are
         unrolled then.
@@ -165,7 +166,8 @@ def apply(
     if "stream_BLD" in batch:
         x_BLD = batch["stream_BLD"].astype(product_dtype(settings.dtype))
     else:
-        x_BLD = _embed(settings, params, batch, places_in_segment(segments_BL))
+        places_BL = places_in_segment(segments_BL)
+        x_BLD = _embed(settings, params, batch, places_BL, adapter)
     if settings.dropout == 0.0:
         dropout_key = None
     layers = {i: params["layers"][str(i)] for i in range(below, settings.depth)}
@@ -200,12 +202,14 @@ def _scan_body(one, x_BLD, layer_and_key):
     return one(x_BLD, layer, key, "layers", 0), None
 
 
-def _embed(settings, params, batch, position_BL):
+def _embed(settings, params, batch, position_BL, adapter=None):
     dtype = product_dtype(settings.dtype)
     tables = params["embedding"]
     x_BLD = tables["tokens"].astype(dtype)[batch["tokens_BL"]]
     if "noise_BLD" in batch:
         x_BLD += batch["noise_BLD"].astype(dtype)
+    if adapter:
+        x_BLD = adapter("embedding", position_BL, x_BLD)
     if settings.embedding_scale != 1.0:
         x_BLD *= jnp.asarray(settings.embedding_scale, dtype)
     if settings.positions == "learned":

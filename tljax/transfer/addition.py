@@ -3,6 +3,7 @@
     layers/0/attention/query/{kernel, bias}  +  layers/0/attention/query/{a, b}
 
 Its leaves stand in the model's tree under names that no weight of the model has.
+The head is no place for them.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,12 +28,15 @@ class Addition(NamedTuple):
       hook: hook(own, weights, settings, dropout_key) -> the model's adapter.
       merged: merged(own, weights, settings) -> those weights that change so that the
         model computes the same without the hook; None = there are none.
+      room: room(settings) -> tokens before every text that it puts its own vectors in
+        the place of; None = it needs none.
     """
 
     names: tuple[str, ...]
     first: Callable[[Leaves, TransferSettings, jax.Array], dict[str, Any]]
     hook: Callable[[Leaves, Leaves, TransferSettings, jax.Array | None], Adapter]
     merged: Callable[[Leaves, Leaves, TransferSettings], dict[str, Any]] | None = None
+    room: Callable[[TransferSettings], int] | None = None
 
 
 def places(own: Leaves, name: str) -> list[str]:

@@ -15,7 +15,7 @@ import jax
 
 from tljax.model.block import Adapter
 from tljax.settings import METHOD_KEYS, InputError, ModelSettings, TransferSettings
-from tljax.transfer import bottleneck, lora, scaling, weights
+from tljax.transfer import bottleneck, lora, prompts, scaling, weights
 from tljax.transfer.addition import Addition
 from tljax.transfer.transplant import flat, nested
 
@@ -59,6 +59,11 @@ class Method:
     def keys(self) -> tuple[str, ...]:
         """The keys of TransferSettings that it reads."""
         return METHOD_KEYS[self.name]
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing of the model moves, and nothing is added."""
+        return self.addition is None and self.chosen is weights.none
 
     @property
     def merges(self) -> bool:
@@ -173,6 +178,19 @@ METHODS = {
             weights.none,
             scaling.IA3,
         ),
+        Method(
+            "prompt",
+            "Lester et al. 2021 (prompt tuning)",
+            "learned vectors before every text",
+            "P D, P = prompt_length",
+            "next to none, but every text is P tokens longer",
+            _THROUGH + ", for P tokens more a text",
+            "a large model, many steps and a high learning rate; cannot be merged, so"
+            " only `tljax predict` and `tljax evaluate` use its run",
+            weights.none,
+            prompts.PROMPT,
+            ("prompt_length=20",),
+        ),
     )
 }
 
@@ -250,20 +268,25 @@ def merge(
 
 def untouched_layers(model: ModelSettings, settings: TransferSettings) -> int:
     """Layers, from the bottom, through which no gradient is wanted."""
-    return model.depth if settings.method == "head" else settings.frozen_layers
+    rests = METHODS[settings.method].rests
+    return model.depth if rests else settings.frozen_layers
+
+
+def prompt_places(settings: TransferSettings) -> int:
+    """Tokens before every text that the method puts its own vectors in the place of."""
+    addition = METHODS[settings.method].addition
+    return addition.room(settings) if addition and addition.room else 0
 
 
 def _parts(moving, frozen, addition: Addition | None) -> tuple[dict, dict]:
     """(the method's own leaves, all weights of the model), by path."""
     names = addition.names if addition else ()
     leaves = flat(moving)
-    own = {path: leaf for path, leaf in leaves.items() if _is_own(path, names)}
+    own = {
+        path: leaf for path, leaf in leaves.items() if path.rpartition("/")[2] in names
+    }
     whole = {path: leaf for path, leaf in leaves.items() if path not in own}
     return own, {**flat(frozen), **whole}
-
-
-def _is_own(path: str, names: Collection[str]) -> bool:
-    return path.startswith("layers/") and path.rpartition("/")[2] in names
 
 
 def _lies_below(path: str, settings: TransferSettings) -> bool:
