@@ -22,7 +22,7 @@ from tljax.settings import (
     TransferSettings,
     from_config,
 )
-from tljax.train.record import read_metrics
+from tljax.train.record import final_record, read_metrics
 from tljax.transfer.transplant import flat
 
 
@@ -350,6 +350,39 @@ def test_a_probe_needs_two_items(from_llama):
     crew._items[one.settings] = np.arange(1)
     with pytest.raises(InputError, match="needs two labelled items"):
         crew.first_params(one.settings)
+
+
+def test_a_run_that_is_not_finite_ends_alone(member, tmp_path, capsys):
+    """Its folder says so and holds no parameters; the other is the lone run."""
+    optim = dataclasses.replace(member.settings.optim, lr_peak=1e38)
+    wild = dataclasses.replace(changed(member, optim=optim), folder=tmp_path / "wild")
+    lone = dataclasses.replace(member, folder=tmp_path / "lone")
+    for members in ([wild, member], [lone]):
+        finetune.finetune(members, populations=tmp_path / "populations")
+    final = final_record(wild.folder)
+    assert final["stopped"]["reason"] == "not finite" and final["params_sha256"] is None
+    assert final["test"]["accuracy"]["value"] == 0.5
+    assert not (wild.folder / "params").exists()
+    assert capsys.readouterr().out.count("wild ended after") == 1
+    alone, beside = (final_record(one.folder) for one in (lone, member))
+    assert alone == beside and "stopped" not in alone
+    with pytest.raises(InputError, match="wild ended after .* no parameters"):
+        load_params_of(str(wild.folder))
+    finetune.finetune([wild, member], populations=tmp_path / "populations")  # ended
+
+
+def test_a_run_that_lost_patience_says_where(member, tmp_path):
+    """What it computed is counted up to there."""
+    optim = dataclasses.replace(member.settings.optim, lr_peak=0.0)
+    record = dataclasses.replace(member.settings.record, validations=4, patience=1)
+    one = changed(member, optim=optim, record=record)
+    finetune.finetune([one], populations=tmp_path / "populations")
+    final, plan = final_record(one.folder), Crew([one]).plans[one.folder]
+    assert final["step"] == final["stopped"]["step"] < plan.steps
+    assert final["stopped"]["of_steps"] == plan.steps
+    manifest = json.loads((one.folder / "manifest.json").read_text())
+    assert manifest["tokens"] == plan.segments_TBL[: final["step"]].size
+    assert load_params_of(str(one.folder))
 
 
 def test_plans_are_padded_to_the_longest(member):

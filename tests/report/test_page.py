@@ -138,6 +138,30 @@ def test_a_disk_that_takes_no_more_is_told_in_one_line_and_the_old_report_stays(
     assert sorted(work.rglob("*")) == before
 
 
+def test_a_run_whose_loss_was_not_finite_is_counted_and_told(work: Path) -> None:
+    """As `tljax` leaves it: predictions that know nothing, and a last record."""
+    run = work / "runs" / "transfer-n50-s1"
+    stop = {"step": 3, "of_steps": 41, "reason": "not finite"}
+    last = {"final": True, "step": 3, "params_sha256": None, "stopped": stop}
+    (run / "metrics.jsonl").write_text(json.dumps(last) + "\n")
+    path = run / "predictions" / "test.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        classes = row["probabilities"]
+        row |= {
+            "prediction": min(classes),
+            "probabilities": dict.fromkeys(classes, 0.5),
+        }
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = page.write_experiment_report(work)
+    assert summary["lost_runs"] == ["transfer-n50-s1"]
+    assert summary["arms"]["transfer"]["50"]["values"][1] == 0.5
+    assert "1 run whose loss was not finite" in (work / "report.html").read_text()
+    run_page.write_run_report(run)
+    text = (run / "report.html").read_text()
+    assert "ended after 3 of 41 steps: its loss or gradient was not finite" in text
+
+
 def test_report_of_a_fine_tuning_run(work: Path) -> None:
     folder = work / "runs" / "transfer-n100-s0"
     numbers = run_page.write_run_report(folder)

@@ -45,5 +45,14 @@ def test_results_verdicts_answer_and_where_the_report_is() -> None:
     assert f"report: {path}\n" in text  # unbroken, however long
 
 
+def test_runs_whose_loss_was_not_finite_are_told_in_one_line() -> None:
+    assert "not finite" not in printed("any")
+    console = Console(file=io.StringIO(), width=200)
+    lost = summary("any") | {"lost_runs": ["transfer-n100-s3", "scratch-n100-s0"]}
+    terminal.print_summary(lost, console=console)
+    (line,) = [x for x in console.file.getvalue().splitlines() if "not finite" in x]
+    assert line.startswith("2 runs") and line.endswith("-s3, scratch-n100-s0.")
+
+
 def test_brackets_in_a_name_are_not_markup() -> None:
     assert "beats [bold]" in printed("beats [bold]")

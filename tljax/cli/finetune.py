@@ -36,7 +36,13 @@ from tljax.train import loop, optimizer, population, step, unfreeze
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.files import sha256_of, write_json, write_text
 from tljax.train.progress import Progress
-from tljax.train.record import RunRecord, keep_data, manifest_facts, open_run
+from tljax.train.record import (
+    RunRecord,
+    early_end,
+    keep_data,
+    manifest_facts,
+    open_run,
+)
 from tljax.transfer.method import prompt_places, split
 from tljax.transfer.start import between
 
@@ -325,13 +331,9 @@ def _train_group(crew, group, mode, populations, progress) -> None:
         progress=progress,
     )
     for i, one in enumerate(group):
-        stopped = ended["stopped"][i]
-        if stopped and stopped["reason"] == "not finite":
-            _give_up(records[i], stopped)
-            continue
         _finish(crew, one, records[i], population.member(ended["params"], i), mode,
                 seconds=ended["seconds"] / len(group), steps=ended["steps"][i],
-                stopped=stopped)  # fmt: skip
+                stopped=ended["stopped"][i])  # fmt: skip
     checkpoints.close()
     _forget(populations, group)
 
@@ -347,27 +349,27 @@ def _check_phases(optim: OptimSettings, params: dict, plans: Sequence) -> None:
         )
 
 
-def _give_up(record: RunRecord, stopped: dict) -> None:
-    """Ends a run whose loss is not finite: a last record, and nothing else."""
-    record.finish(stopped["step"], None, stopped=stopped)
-    print(
-        f"{record.folder.name}: the loss or its gradient is not finite by step"
-        f" {stopped['step']}; it ends there without parameters, others go on"
-    )
-
-
 def _finish(crew, one, record, params, mode, *, seconds, steps, stopped) -> None:
-    """Writes what a run ends with; the last record says that all of it is there."""
+    """Writes what a run ends with; the last record says that all of it is there.
+
+    One whose loss is not finite leaves no parameters. It counts as a model that knows
+    nothing: without its predictions a mean over the seeds that went well would flatter.
+    """
     settings = one.settings
+    lost = bool(stopped) and stopped["reason"] == "not finite"
     segments_TBL = crew.plans[one.folder].segments_TBL[:steps]
     tokens = segments_TBL.size
     if settings.regularize.wise < 1:
         params = between(params, crew.first_weights, settings.regularize.wise)
     results = {}
     for name, labelled in crew.sets.items():
-        probabilities_IC = crew.scorer.probabilities(
-            params, crew.scoring[name], len(labelled), crew.frozen
-        )
+        if lost:
+            shape = len(labelled), len(crew.classes)
+            probabilities_IC = np.full(shape, 1 / len(crew.classes))
+        else:
+            probabilities_IC = crew.scorer.probabilities(
+                params, crew.scoring[name], len(labelled), crew.frozen
+            )
         results[name] = classification.full_record(labelled.labels, probabilities_IC)
         write_predictions(
             one.folder / "predictions" / f"{name}.jsonl", labelled, probabilities_IC
@@ -375,7 +377,8 @@ def _finish(crew, one, record, params, mode, *, seconds, steps, stopped) -> None
     write_json(one.folder / "classes.json", list(crew.classes))
     crew.tokenizer.save(one.folder / "tokenizer.json")
     params = jax.device_get(params)
-    save_params(one.folder / "params", params)
+    if not lost:
+        save_params(one.folder / "params", params)
     record.write_manifest(
         {
             **manifest_facts(to_dict(settings)),
@@ -392,8 +395,10 @@ def _finish(crew, one, record, params, mode, *, seconds, steps, stopped) -> None
             "time_seconds": seconds,
         }
     )
-    stop = parts.stop_fact(stopped)
-    record.finish(steps, params_sha256(params), **results, **stop)
+    sha256 = None if lost else params_sha256(params)
+    record.finish(steps, sha256, **results, **parts.stop_fact(stopped))
+    if lost:
+        print(f"{one.folder.name} {early_end({'stopped': stopped})}; others go on")
 
 
 def write_predictions(

@@ -31,7 +31,7 @@ from tljax.settings import (
 )
 from tljax.train.checkpoint import load_params, params_sha256, params_shapes
 from tljax.train.files import read_json
-from tljax.train.record import read_record
+from tljax.train.record import early_end, final_record, is_finished, read_record
 from tljax.transfer.method import METHODS, merge, split
 from tljax.transfer.transplant import flat
 
@@ -344,6 +344,8 @@ def load_own_params(folder: str) -> dict:
     Raises:
       InputError: they are not whole, or not those that its config.json describes.
     """
+    if is_finished(folder) and final_record(folder)["params_sha256"] is None:
+        raise InputError(f"{folder} {early_end(final_record(folder))}; name another")
     params = load_params(parts.run_file(folder, "params"))
     _check_shapes(folder, params, transfer_of(folder))
     return params

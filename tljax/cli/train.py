@@ -54,10 +54,11 @@ def run(argv: Sequence[str]) -> None:
 
 def ended_lines(folder: Path) -> list[str]:
     """What the last record of a run says, for the terminal."""
-    from tljax.train.record import final_record
+    from tljax.train.record import early_end, final_record
 
     final = final_record(folder)
+    early = early_end(final)
     return [
-        f"{folder} has ended after {final['step']:,} steps",
+        f"{folder} has {early or f'ended after {final["step"]:,} steps'}",
         *number_lines(final),
     ]

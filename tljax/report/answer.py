@@ -28,6 +28,17 @@ def answer(summary: Mapping[str, Any]) -> tuple[str, str]:
     return first, _about_baseline(summary)
 
 
+def lost_runs(summary: Mapping[str, Any]) -> str:
+    """One line on runs whose loss was not finite, from summary.json; '' without any."""
+    lost = summary.get("lost_runs", [])
+    if not lost:
+        return ""
+    return (
+        f"{len(lost)} run{'s' * (len(lost) > 1)} whose loss was not finite, counted as"
+        f" predicting every class equally: {', '.join(lost)}."
+    )
+
+
 def judgement(claim: Mapping[str, Any], *, alpha: float) -> str:
     """A verdict with its reason: 'pass', 'worse', 'too small' or 'open'."""
     if claim["verdict"] == "PASS":

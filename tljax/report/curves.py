@@ -76,7 +76,8 @@ def learning_curves(runs: Sequence[records.Run], *, quantity: str) -> LearningCu
     """The training and validation curves of one n's runs, averaged by arm.
 
     Args:
-      runs: of any arms; baselines, which keep no metrics, are passed over.
+      runs: of any arms; baselines, which keep no metrics, and runs whose loss was not
+        finite are passed over.
       quantity: key of metrics.jsonl: "loss_nats" or "accuracy".
     """
     curves: dict[tuple[str, str], list] = {}
@@ -86,7 +87,10 @@ def learning_curves(runs: Sequence[records.Run], *, quantity: str) -> LearningCu
             continue
         metrics = records.load_metrics(run.folder)
         epochs = records.load_json(run.folder / "config.json").get("epochs")
-        steps = max(record["step"] for record in metrics)
+        stopped = metrics[-1].get("stopped", {})
+        if stopped.get("reason") == "not finite":
+            continue  # its end would cut off the mean of the others
+        steps = stopped.get("of_steps", max(record["step"] for record in metrics))
         units.add("epochs" if epochs and steps else "steps")
         scale = epochs / steps if epochs and steps else 1.0
         for split in ("train", "validation"):

@@ -17,6 +17,7 @@ from tljax.report.markup import (
 from tljax.report.page import assemble
 from tljax.settings import InputError
 from tljax.train.files import write_text
+from tljax.train.record import early_end
 
 METRICS = {
     "accuracy": "Accuracy (%)",
@@ -117,7 +118,7 @@ def _scores_html(numbers: Mapping[str, Mapping[str, Mapping[str, float]]]) -> st
 
 def _cost_html(final: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     rows = [
-        ["Steps", f"{final['step']:,}"],
+        ["Steps", early_end(final) or f"{final['step']:,}"],
         ["Parameters", quantity(manifest["parameters"])],
         ["Tokens", quantity(manifest["tokens"])],
         ["Compute", quantity(manifest["flops"], "FLOP")],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tljax.report import figures
-from tljax.report.answer import answer
+from tljax.report.answer import answer, lost_runs
 from tljax.report.drawing import arm_order
 from tljax.report.markup import (
     arm_html,
@@ -92,6 +92,7 @@ def results_html(summary: Mapping[str, Any]) -> str:
     seeds = sorted(
         {len(row["values"]) for found in arms.values() for row in found.values()}
     )
+    lost = escape(lost_runs(summary))
     note = (
         f"Test accuracy in per cent over {' or '.join(map(str, seeds))} seeds: mean,"
         " 95 % interval, standard deviation between seeds. Best mean of a row in bold."
@@ -99,7 +100,7 @@ def results_html(summary: Mapping[str, Any]) -> str:
     return section(
         "Results",
         table(["n", *map(arm_html, order)], rows),
-        f'<p class="note">{note}</p>',
+        f'<p class="note">{" ".join(filter(None, (note, lost)))}</p>',
     )
 
 

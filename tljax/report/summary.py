@@ -13,6 +13,7 @@ import numpy as np
 from tljax.report import label_efficiency, records, statistics
 from tljax.report.claims import Claim, Plan, read_plan, verdict
 from tljax.settings import InputError
+from tljax.train.record import read_metrics
 
 # Fixed, so that the same records always give the same summary.
 RESAMPLES = 2_000
@@ -53,8 +54,10 @@ def build_summary(experiment: records.Experiment) -> dict[str, Any]:
                 run.folder.relative_to(experiment.folder).as_posix() for run in found
             ],
         }
+    lost = _lost_runs(runs)
     return {
         "arms": arms,
+        **({"lost_runs": lost} if lost else {}),
         "claims": _claims(plan, correct),
         "label_multiplier": _label_multiplier(plan, correct),
         "bits_per_byte": _bits_per_byte(experiment),
@@ -95,6 +98,18 @@ def _planned_runs(
                 )
             runs[arm, n] = found
     return runs
+
+
+def _lost_runs(runs: Mapping[tuple[str, int], tuple[records.Run, ...]]) -> list[str]:
+    """Names of runs whose loss was not finite; their predictions know nothing."""
+    return [
+        run.folder.name
+        for found in runs.values()
+        for run in found
+        if run.trained
+        for record in read_metrics(run.folder)[-1:]
+        if record.get("stopped", {}).get("reason") == "not finite"
+    ]
 
 
 def _arm(correct_SI: np.ndarray) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tljax.report.answer import answer
+from tljax.report.answer import answer, lost_runs
 from tljax.report.drawing import arm_order, arm_style
 from tljax.report.markup import p_value, points
 
@@ -27,7 +27,7 @@ def print_summary(
     console.print(results_table(summary))
     if summary["claims"]:
         console.print(claims_table(summary))
-    for sentence in answer(summary):
+    for sentence in filter(None, (*answer(summary), lost_runs(summary))):
         # Data and settings may hold square brackets: never markup here.
         console.print(sentence, markup=False, highlight=False)
     if report is not None:

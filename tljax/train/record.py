@@ -115,6 +115,19 @@ def final_record(folder: pathlib.Path | str) -> dict[str, Any]:
     return records[-1]
 
 
+def early_end(final: Mapping[str, Any]) -> str:
+    """How a run ended before its last step, from its last record; '' if it did not."""
+    stopped = final.get("stopped")
+    if not stopped:
+        return ""
+    reason = {
+        "patience": "validations no longer got better",
+        "not finite": "its loss or gradient was not finite; it has no parameters and"
+        " predicts every class equally",
+    }[stopped["reason"]]
+    return f"ended after {stopped['step']} of {stopped['of_steps']} steps: {reason}"
+
+
 def is_finished(folder: pathlib.Path | str) -> bool:
     """Whether the run wrote its last record."""
     records = read_metrics(folder)
@@ -284,7 +297,8 @@ class RunRecord:
         Args:
           step: optimizer steps taken.
           params_sha256: of what it ended with; None = it left no parameters.
-          **values: what else was found; "stopped", of `loop.train`, if it ended early.
+          **values: what else was found; "stopped", of `loop.train`, if it ended early
+            (`early_end` says it in words).
         """
         self._write(
             {"final": True, "step": step, "params_sha256": params_sha256, **values}
