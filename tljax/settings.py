@@ -385,8 +385,14 @@ class RegularizeSettings:
     )
     replay_every: int = setting("steps between two replays", low=1, default=1)
     replay_source: str = setting(
-        "URI of the text that is replayed, e.g. what the model was pre-trained on",
+        "URI of the text of replay and ewc, e.g. what the model was pre-trained on",
         default="",
+    )
+    ewc: float = setting(
+        "pull of the weights to where they began, as strong as each matters for the"
+        " words of replay_source (EWC's lambda)",
+        low=0.0,
+        default=0.0,
     )
     wise: float = setting(
         "at the end weights = (1 - this) x first + this x fine-tuned (WiSE-FT)",
@@ -402,21 +408,22 @@ class RegularizeSettings:
                 f"{where}.wise is 0, which gives back the first weights; it must be"
                 " above 0 (1 = off)"
             )
-        if self.replay and not self.replay_source:
-            raise InputError(
-                f"{where}.replay={self.replay} needs {where}.replay_source, the URI of"
-                " a text"
-            )
-        for name in ("replay_every", "replay_source"):
-            value = getattr(self, name)
-            if (
-                not self.replay
-                and value != type(self).__dataclass_fields__[name].default
-            ):
+        for name in ("replay", "ewc"):
+            if getattr(self, name) and not self.replay_source:
                 raise InputError(
-                    f"{where}.{name}={value!r} is read where {where}.replay is above 0"
-                    " only; set that, or leave it out"
+                    f"{where}.{name}={getattr(self, name)} needs {where}.replay_source,"
+                    " the URI of a text"
                 )
+        if self.replay_source and not (self.replay or self.ewc):
+            raise InputError(
+                f"{where}.replay_source={self.replay_source!r} is read where"
+                f" {where}.replay or {where}.ewc is above 0 only; set one of them"
+            )
+        if self.replay_every != 1 and not self.replay:
+            raise InputError(
+                f"{where}.replay_every={self.replay_every} is read where"
+                f" {where}.replay is above 0 only; set that, or leave it out"
+            )
 
     def check_run(
         self,
@@ -440,7 +447,7 @@ class RegularizeSettings:
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise InputError(f"{where}.{name}={getattr(self, name)}: {reason}")
 
-        for name in ("l2_start", "mixout", "wise"):
+        for name in ("l2_start", "mixout", "ewc", "wise"):
             if not source:
                 refuse(name, "config.init.source is empty: no weights to stay near")
             if transfer.method not in WEIGHT_METHODS:
@@ -464,7 +471,7 @@ class RegularizeSettings:
                     "the frozen layers' output takes the tokens' place; leave it out or"
                     " freeze no layer",
                 )
-        for name in ("lm_weight", "replay"):
+        for name in ("lm_weight", "replay", "ewc"):
             if not model.causal:
                 refuse(name, "config.model.causal=False: it sees the next word")
             if not model.tied:

@@ -119,14 +119,18 @@ def test_a_regulariser_that_nothing_would_read_is_refused(member, on, changes, s
 def test_a_regularised_member_ends_as_the_lone_run(
     finetune_arguments, language_run, tmp_path
 ):
-    on = ("ema=0.5", "wise=0.5", "l2_start=0.1", "mixout=0.2")
+    text = f"replay_source=text:{tmp_path / 'text'}"
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").write_text("a lovely, dreary film. " * 40)
+    on = ("ema=0.5", "wise=0.5", "l2_start=0.1", "mixout=0.2", "ewc=0.1", text)
     arguments = [*finetune_arguments, *(f"--config.regularize.{one}" for one in on)]
     start = f"--config.init.source={language_run}"
     assert main(["train", *arguments, start, f"--workdir={tmp_path / 'lone'}"]) == 0
     config = json.loads((tmp_path / "lone" / "config.json").read_text())
     lone = Member(from_config(FinetuneSettings, config), tmp_path / "b")
-    others = {"ema": 0.9, "wise": 1.0, "l2_start": 1.0, "mixout": 0.4}
-    other = changed(lone, regularize=RegularizeSettings(**others))
+    others = {"ema": 0.9, "wise": 1.0, "l2_start": 1.0, "mixout": 0.4, "ewc": 1.0}
+    on = dataclasses.replace(lone.settings.regularize, **others)
+    other = changed(lone, regularize=on)
     members = [dataclasses.replace(other, folder=tmp_path / "a"), lone]
     finetune.finetune(members, populations=tmp_path / "populations")
     last = [
@@ -141,8 +145,9 @@ def test_a_regularised_member_ends_as_the_lone_run(
     [
         ({"wise": 0}, r"wise is 0"),
         ({"replay": 0.5}, r"replay=0\.5 needs config\.regularize\.replay_source"),
+        ({"ewc": 2}, r"ewc=2\.0 needs config\.regularize\.replay_source"),
         ({"replay_every": 2}, r"replay_every=2 is read where .*replay is above 0"),
-        ({"replay_source": "a"}, r"replay_source='a' is read where .*replay is above"),
+        ({"replay_source": "a"}, r"replay_source='a' is read where .*ewc is above"),
     ],
 )
 def test_half_a_setting_is_refused(config, said):

@@ -150,11 +150,11 @@ def test_every_second_step_adds_other_words(model_settings, params):
     loss = labelled_loss(model_settings, "mean", ALL, on)
 
     @jax.jit
-    def nats(step):
+    def nats(params, step):
         return loss(params, batch | {"replay": bank, "step": step}, KEY)[0]
 
     plain = nats_of(model_settings, params)
-    np.testing.assert_allclose(nats(1), plain, rtol=1e-6)
+    np.testing.assert_allclose(nats(params, 1), plain, rtol=1e-6)
     drawn = regularize.drawn_rows(bank, 3, KEY)
     log_p = jax.nn.log_softmax(
         transformer.logits_of(params, transformer.apply(model_settings, params, drawn))
@@ -162,7 +162,7 @@ def test_every_second_step_adds_other_words(model_settings, params):
     targets = drawn["targets_BL"]
     chosen = np.take_along_axis(log_p, np.maximum(targets, 0)[..., None], -1)[..., 0]
     words = -chosen[targets >= 0].mean()
-    np.testing.assert_allclose(nats(2), plain + 0.3 * 4 * words, rtol=1e-5)
+    np.testing.assert_allclose(nats(params, 2), plain + 0.3 * 4 * words, rtol=1e-5)
 
 
 def test_rows_are_drawn_by_the_step(params):

@@ -27,6 +27,7 @@ from tljax.evaluate.features import pooled_features, token_streams
 from tljax.evaluate.probe import fit_probe
 from tljax.model import heads, transformer
 from tljax.objective.classification import gather, labelled_loss
+from tljax.objective.importance import fisher
 from tljax.settings import FinetuneSettings, InputError, TransferSettings
 from tljax.train import population, step
 from tljax.train.checkpoint import params_sha256
@@ -35,6 +36,7 @@ from tljax.transfer.method import compose, prompt_places, split, untouched_layer
 from tljax.transfer.transplant import flat, nested, transplant
 
 _REPLAY_ROWS = 4096  # of other text on the device
+_FISHER_ROWS = 256  # of it that tell what is important
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Crew:
             for one in members
         }
         self.longest = max(plan.steps for plan in self.plans.values())
-        self.replay = self._open_replay() if first.regularize.replay else {}
+        self.text = self._open_text() if first.regularize.replay_source else {}
         self.shared_flops = 0.0
         self.flat = self._flat(whole, used)
         self.scoring = {
@@ -297,23 +299,40 @@ class Crew:
         """What every step of every member reads."""
         data = {"flat": jax.numpy.asarray(self.flat), "frozen": self.frozen}
         regularize = self.settings.regularize
-        if regularize.l2_start or regularize.mixout:
+        if regularize.l2_start or regularize.mixout or regularize.ewc:
             data["start"] = self.first_weights
         if regularize.replay:
-            data["replay"] = jax.device_put(self.replay)
+            data["replay"] = jax.device_put(self.text)
+        if regularize.ewc:
+            data["fisher"] = self.fisher
         return data
 
-    def _open_replay(self) -> dict[str, np.ndarray]:
-        """Rows of other text, the same for all members: what the longest draws from."""
+    def _open_text(self) -> dict[str, np.ndarray]:
+        """Rows of other text, for all members: as many as the longest draws from."""
         settings = self.settings.regularize
         source = open_source(settings.replay_source)
         self.data |= parts.data_facts(source, ("train",))
         store = open_token_store(source, "train", self.tokenizer)
-        drawn = self.rows * -(-self.longest // settings.replay_every)
-        rows = min(drawn, _REPLAY_ROWS)
-        return next(
-            training_iterator(store, batch=rows, length=self.row_length, seed=0)
+        rows = _FISHER_ROWS if settings.ewc else 1
+        if settings.replay:
+            drawn = self.rows * -(-self.longest // settings.replay_every)
+            rows = min(max(drawn, rows), _REPLAY_ROWS)
+        batches_of_rows = training_iterator(
+            store, batch=rows, length=self.row_length, seed=0
         )
+        return next(batches_of_rows)
+
+    @functools.cached_property
+    def fisher(self) -> dict:
+        """How much the other text depends on each of the first weights."""
+        settings, start = self.settings, self.first_weights
+        text = {name: rows[:_FISHER_ROWS] for name, rows in self.text.items()}
+        tokens = text["tokens_BL"].size
+        self.shared_flops += 3 * parts.forward_flops(
+            self.start, tokens=tokens, output=True
+        )
+        measure = jax.jit(functools.partial(fisher, settings.model, settings.transfer))
+        return measure(start, self.frozen, text)
 
     @functools.cached_property
     def first_weights(self) -> dict:
@@ -354,5 +373,5 @@ def _take(data, plan, index):
         "labels_BM": plan["labels_TBM"][index],
         "weights_BM": plan["weights_TBM"][index],
         "frozen": data["frozen"],
-        **{name: data[name] for name in ("start", "replay") if name in data},
+        **{name: data[name] for name in ("start", "replay", "fisher") if name in data},
     }

@@ -217,7 +217,8 @@ def _check_prompt(settings: FinetuneSettings) -> None:
 # numbers that are traced where they are above 0; 0 is another program
 SWITCHES = ("model.dropout", "regularize.label_smoothing", "regularize.l2_start",
             "regularize.mixout", "regularize.rdrop", "regularize.neftune",
-            "regularize.lm_weight", "regularize.ema", "regularize.replay")  # fmt: skip
+            "regularize.lm_weight", "regularize.ema", "regularize.replay",
+            "regularize.ewc")  # fmt: skip
 MEMBER_KEYS = ("seed", "epochs", "task.n", "optim.lr_peak", "optim.lr_muon",
                "optim.weight_decay", "optim.layer_decay", "optim.lora_plus",
                "regularize.wise", *SWITCHES)  # fmt: skip

@@ -8,6 +8,7 @@ import optax
 
 from tljax.model import heads, transformer
 from tljax.model.block import Adapter
+from tljax.objective import importance
 from tljax.objective import regularize as extra
 from tljax.objective.next_token import next_token_loss
 from tljax.settings import (
@@ -56,8 +57,9 @@ def labelled_loss(
 
     batch["frozen"] is what does not move; batch["stream_BLD"], where the bottom is
     frozen, what it computes. What `regularize` switches on reads its strength in
-    batch["hparams"], mixout the first weights in batch["start"], and replay rows of
-    other text in batch["replay"], of which every replay_every-th batch["step"] draws:
+    batch["hparams"], mixout and EWC the first weights in batch["start"], EWC their
+    importance in batch["fisher"], and replay rows of other text in batch["replay"], of
+    which every replay_every-th batch["step"] draws:
 
         nats = sum over items of -log p(label) + lm_weight x mean over words of -log p
 
@@ -119,6 +121,9 @@ def labelled_loss(
         if regularize.replay:
             share = batch["hparams"]["replay"] * weight
             nats += share * replayed(moving, batch, key)
+        if regularize.ewc:
+            lost = importance.penalty(moving, batch["start"], batch["fisher"])
+            nats += batch["hparams"]["ewc"] * weight * lost
         right_BM = logits_BMC.argmax(axis=-1) == labels_BM
         return nats, {"weight": weight, "correct": (weights_BM * right_BM).sum()}
 
