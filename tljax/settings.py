@@ -204,7 +204,8 @@ class OptimSettings:
         default=True,
     )
     lora_plus: float = setting(
-        "lora: rate of the b matrices = that of the a matrices x this (LoRA+); 1 = off",
+        "lora, dora: rate of the b matrices = that of the a matrices x this (LoRA+);"
+        " 1 = off",
         low=0.01,
         default=1.0,
     )

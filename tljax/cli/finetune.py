@@ -158,10 +158,10 @@ def _check_start(settings: FinetuneSettings) -> None:
 def _check_optim(settings: FinetuneSettings) -> None:
     """Refuses what would move, or be slowed, where there is nothing of the kind."""
     optim, method = settings.optim, settings.transfer.method
-    if optim.lora_plus != 1 and method != "lora":
+    if optim.lora_plus != 1 and method not in ("lora", "dora"):
         raise InputError(
-            f"config.optim.lora_plus={optim.lora_plus} is read by"
-            f" config.transfer.method='lora' only; the method is {method!r}"
+            f"config.optim.lora_plus={optim.lora_plus} is read with"
+            f" config.transfer.method='lora' or 'dora' only; the method is {method!r}"
         )
     if optim.unfreeze == "none":
         return
