@@ -117,11 +117,9 @@ def test_a_regulariser_that_nothing_would_read_is_refused(member, on, changes, s
 
 
 def test_a_regularised_member_ends_as_the_lone_run(
-    finetune_arguments, language_run, tmp_path
+    finetune_arguments, language_run, reviews, tmp_path
 ):
-    text = f"replay_source=text:{tmp_path / 'text'}"
-    (tmp_path / "text").mkdir()
-    (tmp_path / "text" / "a.txt").write_text("a lovely, dreary film. " * 40)
+    text = f"replay_source=csv:{reviews}?text=review"
     on = ("ema=0.5", "wise=0.5", "l2_start=0.1", "mixout=0.2", "ewc=0.1", text)
     arguments = [*finetune_arguments, *(f"--config.regularize.{one}" for one in on)]
     start = f"--config.init.source={language_run}"
