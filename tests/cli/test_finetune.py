@@ -332,6 +332,7 @@ def learned_from(crew, member):
         ("lm", 3, "random", {}, "reinit_layers=3 .* the model has 2 layers"),
         ("lm", 2, "random", {"frozen_layers": 1}, "frozen_layers=1, .* has 2 layers"),
         ("lm", 1, "random", {"method": "lora"}, "stay untrained .* take 'full'"),
+        ("lm", 0, "probe", {"method": "prompt"}, "without the vectors .*'random'"),
     ],
 )
 def test_a_start_that_cannot_be_is_refused(
@@ -345,6 +346,33 @@ def test_a_start_that_cannot_be_is_refused(
     )
     with pytest.raises(InputError, match=said):
         finetune.check(settings)
+
+
+def test_layers_drawn_anew_have_no_importance(member):
+    one = changed(
+        member,
+        init=InitSettings("lm", 1),
+        regularize=RegularizeSettings(ewc=1.0, replay_source="text:texts"),
+    )
+    with pytest.raises(InputError, match="ewc=1.0 .*reinit_layers=1 .* take one"):
+        finetune.check(one.settings)
+
+
+def test_next_words_cost_a_product_also_where_a_prompt_moves(from_llama):
+    one, more = (
+        from_llama(
+            transfer=TransferSettings(method="prompt", prompt_length=4),
+            regularize=RegularizeSettings(lm_weight=weight),
+        )
+        for weight in (0.0, 0.5)
+    )
+    crews = [Crew([each]) for each in (one, more)]
+    plain, worded = (
+        crew.flops(each, crew.first_params(each.settings), tokens=10)
+        for crew, each in zip(crews, (one, more), strict=True)
+    )
+    embedding = crews[0].start["embedding"]["tokens"]
+    assert worded - plain == 4.0 * embedding.size * 10
 
 
 def test_a_probe_needs_two_items(from_llama):

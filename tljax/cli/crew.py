@@ -267,7 +267,7 @@ class Crew:
         own = parts.training_flops(
             moving, self.frozen_above, tokens=labelled + replayed
         )
-        there = "embedding" in moving
+        there = "tokens" in moving.get("embedding", {})
         embedding = (moving if there else self.start)["embedding"]["tokens"]
         worded = replayed + (labelled if on.lm_weight else 0)
         own += (6.0 if there else 4.0) * embedding.size * worded

@@ -135,6 +135,11 @@ def _check_start(settings: FinetuneSettings) -> None:
             "config.head.start='probe' fits features of a pre-trained model, but"
             " config.init.source is empty; give a source, or take 'random'"
         )
+    if settings.head.start == "probe" and settings.transfer.method == "prompt":
+        raise InputError(
+            "config.head.start='probe' fits features of texts without the vectors that"
+            " config.transfer.method='prompt' puts before them; take 'random'"
+        )
     if not anew:
         return
     if not settings.init.source:
@@ -147,6 +152,11 @@ def _check_start(settings: FinetuneSettings) -> None:
             f"config.init.reinit_layers={anew} draws layers anew that would then stay"
             f" untrained with config.transfer.method={settings.transfer.method!r};"
             " take 'full'"
+        )
+    if settings.regularize.ewc:
+        raise InputError(
+            f"config.regularize.ewc={settings.regularize.ewc} weighs what the model has"
+            f" learnt, but config.init.reinit_layers={anew} draws layers anew; take one"
         )
     if anew + settings.transfer.frozen_layers > depth:
         raise InputError(
