@@ -317,7 +317,7 @@ def test_wrong_uses_get_one_line(checkpoint, imported, tmp_path, refused):
     assert "did you mean 'gguf'" in refused(
         "export", f"--run={imported}", f"--out={tmp_path}/x", "--format=ggu"
     )
-    assert "no LoRA" in refused(
+    assert "this run's is 'full'" in refused(
         "export", f"--run={imported}", f"--out={tmp_path}/x", "--format=peft"
     )
     (tmp_path / "a.txt").write_text("a\n")
