@@ -9,7 +9,7 @@ from tljax.train.record import read_metrics
 
 
 @pytest.fixture
-def test_file(labelled_run, tmp_path):
+def held_out_file(labelled_run, tmp_path):
     """The run's test split as a file of a user's."""
     text = (labelled_run / "predictions" / "test.jsonl").read_text()
     path = tmp_path / "held_out.jsonl"
@@ -19,9 +19,11 @@ def test_file(labelled_run, tmp_path):
     return path
 
 
-def test_the_test_split_gives_the_runs_final_record(labelled_run, test_file, capsys):
+def test_the_test_split_gives_the_runs_final_record(
+    labelled_run, held_out_file, capsys
+):
     capsys.readouterr()
-    names = [f"--run={labelled_run}", f"--input={test_file}"]
+    names = [f"--run={labelled_run}", f"--input={held_out_file}"]
     assert main(["evaluate", *names, "--text=body", "--label=stars"]) == 0
     lines = capsys.readouterr().out.splitlines()
     final = read_metrics(labelled_run)[-1]["test"]

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from tljax.model import heads, transformer
-from tljax.settings import METHOD_KEYS, InputError, TransferSettings, from_config
+from tljax.settings import (
+    METHOD_KEYS,
+    WEIGHT_METHODS,
+    InputError,
+    TransferSettings,
+    from_config,
+)
 from tljax.transfer.method import METHODS, compose, merge, split
 from tljax.transfer.transplant import flat
 
@@ -57,6 +63,8 @@ def draw(*shape):
 
 def test_the_table_has_every_method_of_the_settings():
     assert tuple(METHODS) == tuple(METHOD_KEYS)
+    plain = {name for name, method in METHODS.items() if method.addition is None}
+    assert set(WEIGHT_METHODS) == plain - {"head"}  # that moves none
     known = set(TransferSettings.__dataclass_fields__) - {"method"}
     assert {key for keys in METHOD_KEYS.values() for key in keys} == known
 
