@@ -459,6 +459,12 @@ class RegularizeSettings:
                 )
         if frozen >= model.depth:
             refuse("mixout", "every layer is frozen; leave it out")
+        if transfer.method in ("bitfit", "norms"):
+            refuse(
+                "mixout",
+                f"it acts on matrices, and config.transfer.method={transfer.method!r}"
+                " moves none; leave it out",
+            )
         if frozen >= model.depth or not (model.dropout or transfer.dropout):
             refuse(
                 "rdrop",

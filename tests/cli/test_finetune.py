@@ -93,6 +93,7 @@ def test_members_differ_in_how_strong_a_regulariser_is_but_not_in_whether(member
         ({"wise": 0.5}, {"transfer": TransferSettings("lora")}, "'lora' the weights"),
         ({"mixout": 0.5}, {"transfer": TransferSettings("head")}, "'head' the weights"),
         ({"mixout": 0.5}, {"transfer": TransferSettings("full", 2)}, "every layer is"),
+        ({"mixout": 0.5}, {"transfer": TransferSettings("norms")}, "moves none; leave"),
         ({"rdrop": 1.0}, {}, "rdrop=1.0: both passes would be one"),
         ({"neftune": 5.0}, {"transfer": TransferSettings("full", 1)}, "tokens' place"),
         (
