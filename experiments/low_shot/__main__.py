@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from experiments.low_shot.settings import LowShotSettings
-from tljax.cli.command import run_command, unmarked_if_refused
+from tljax.cli.command import run_command, work_folder
 from tljax.cli.config import parse_command
 from tljax.report.terminal import print_summary
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> None:
     )
     from experiments.low_shot.run import run  # JAX, only when something is to be run
 
-    with unmarked_if_refused(command.workdir):
+    with work_folder(command.workdir):
         summary = run(command.settings, command.workdir)
     print_summary(summary, report=command.workdir / "report.html", console=Console())
 

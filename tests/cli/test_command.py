@@ -16,7 +16,7 @@ from tljax.cli.command import (
     read_flags,
     read_only_flags,
     run_command,
-    unmarked_if_refused,
+    work_folder,
 )
 from tljax.settings import InputError
 
@@ -166,7 +166,7 @@ def test_a_defect_of_ours_is_not_hidden():
 
 def begin(folder: pathlib.Path, *names: str, error=InputError) -> None:
     """Writes files to a run folder, then fails."""
-    with pytest.raises(error), unmarked_if_refused(folder):
+    with pytest.raises(error), work_folder(folder):
         for name in names:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -197,6 +197,33 @@ def test_what_training_wrote_stays(tmp_path, trace):
 def test_what_a_stopped_command_wrote_stays(tmp_path):
     begin(tmp_path / "run", "config.json", error=KeyboardInterrupt)
     assert (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_refused_run_leaves_no_new_folder_above_it(tmp_path):
+    begin(tmp_path / "runs" / "a", "config.json")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_second_command_in_a_folder_is_refused_and_harms_nothing(tmp_path):
+    folder = tmp_path / "run"
+    with work_folder(folder):
+        (folder / "config.json").write_text("{}")
+        with pytest.raises(InputError, match="another command works in .*run"):
+            with work_folder(folder):
+                pass
+        assert [path.name for path in folder.iterdir()] == ["config.json"]
+    begin(folder, "other.json")  # it is free again
+    assert (folder / "config.json").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/sub"])
+def test_a_file_is_no_place_to_work_in(tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    with (
+        pytest.raises(InputError, match="file is a file; give --workdir a folder"),
+        work_folder(tmp_path / place),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("target", ["nowhere", "empty"])

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from tljax.cli.main import main
-from tljax.cli.models import MODEL, embedding_rows, load_params_of, open_model
+from tljax.cli.flags import MODEL
+from tljax.cli.models import embedding_rows, load_params_of, open_model
 from tljax.cli.predict import Classifier
 from tljax.data.tokenizer import Tokenizer
-from tljax.pretrained.sources import MODELS
+from tljax.pretrained.packaged import MODELS
 from tljax.settings import InputError, TransferSettings
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tljax.cli.command import Flag, read_only_flags
+from tljax.cli.flags import DTYPE, MODEL
 from tljax.settings import InputError
 
 DESCRIPTION = """
@@ -27,7 +28,6 @@ where the messages come from a file or a program, it ends the command.
 def run(argv: Sequence[str]) -> None:
     """Talks until the input ends."""
     from tljax.cli.generate import Writer, read_options, writing_flags
-    from tljax.cli.models import DTYPE, MODEL
 
     flags = (
         MODEL,

@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tljax.data.folders import check_writable
+from tljax.data.folders import alone_in, check_writable
 from tljax.settings import InputError, suggestion
 from tljax.train.files import DISK_FULL
 
@@ -312,23 +312,24 @@ def check_file(out: pathlib.Path, *suffixes: str, flag: str = "out") -> None:
 
 
 @contextlib.contextmanager
-def unmarked_if_refused(folder: pathlib.Path) -> Iterator[None]:
-    """A run folder that is refused before it trains is left as it was found.
+def work_folder(folder: pathlib.Path) -> Iterator[None]:
+    """A folder to train in: one command's at a time, and as found if that is refused.
 
     Else the mended command would meet the config of the refused one in the folder.
     What training wrote (records, checkpoints) always stays.
+
+    Raises:
+      InputError: another command works in it, or it cannot be made.
     """
-    existed = folder.is_dir()
-    before = set(folder.iterdir()) if existed else set()
-    try:
-        yield
-    except Exception:
-        if folder.is_dir() and not _has_trained(folder):
-            for path in set(folder.iterdir()) - before:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            if not existed:
-                folder.rmdir()
-        raise
+    with alone_in(folder):
+        before = set(folder.iterdir())
+        try:
+            yield
+        except Exception:
+            if not _has_trained(folder):
+                for path in set(folder.iterdir()) - before:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            raise
 
 
 def _has_trained(folder: pathlib.Path) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax.cli.command import Flag, check_file, read_only_flags
+from tljax.cli.flags import DTYPE, MODEL
 from tljax.cli.predict import TEXT, read_texts
 from tljax.settings import HeadSettings, InputError, suggestion
 
@@ -30,9 +31,6 @@ LONGEST = 2048  # tokens of a text, where the model has no limit of its own
 
 def run(argv: Sequence[str]) -> None:
     """Reads, embeds, writes."""
-    from tljax.cli import parts
-    from tljax.cli.models import DTYPE, MODEL, open_model
-
     flags = (
         MODEL,
         Flag(
@@ -51,6 +49,9 @@ def run(argv: Sequence[str]) -> None:
     check_file(out, ".npy")
     pooling, normalize = _choices(given)
     texts = read_texts(given["input"], given.get("text"))
+    from tljax.cli import parts
+    from tljax.cli.models import open_model
+
     parts.prepare_devices()
     model = open_model(given["model"], dtype=given.get("dtype", "float32"))
     said = model.sentence

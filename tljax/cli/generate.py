@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tljax.cli.command import Flag, read_only_flags
+from tljax.cli.flags import DTYPE, MODEL
 from tljax.cli.keys import parse_value
 from tljax.cli.predict import TEXT, has_lines, read_texts
 from tljax.data.folders import check_writable
@@ -42,8 +43,6 @@ CONTEXT = 4  # tokens of the prompt that new ones are decoded behind
 
 def run(argv: Sequence[str]) -> None:
     """Reads the prompts, generates, writes."""
-    from tljax.cli.models import DTYPE, MODEL
-
     flags = (
         MODEL,
         Flag("prompt", "TEXT", "what to go on from"),

@@ -28,7 +28,8 @@ OUT = Flag("out", "DIR", "a folder that is not there yet", required=True)
 
 def run(argv: Sequence[str]) -> None:
     """Reads and writes; the folder appears whole or not at all."""
-    from tljax.pretrained.sources import MODELS, is_uri
+    from tljax.pretrained.packaged import MODELS
+    from tljax.pretrained.sources import is_uri
 
     forms = ["hf:DIR", "hf:ORG/NAME", "gguf:FILE", *(f"pkg:{name}" for name in MODELS)]
     allowed = f"{', '.join(forms[:-1])} or {forms[-1]}"

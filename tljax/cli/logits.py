@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax.cli.command import Flag, check_file, read_only_flags
+from tljax.cli.flags import DTYPE, MODEL
 from tljax.cli.generate import check_writes
 from tljax.settings import InputError
 
@@ -26,9 +27,6 @@ ROWS = 8  # of a compiled step: bounds what the device holds
 
 def run(argv: Sequence[str]) -> None:
     """Reads, computes, writes."""
-    from tljax.cli import parts
-    from tljax.cli.models import DTYPE, MODEL, open_model
-
     flags = (
         MODEL,
         Flag("tokens", "FILE.npy", "token ids, integers [B, L]", required=True),
@@ -53,6 +51,9 @@ def run(argv: Sequence[str]) -> None:
                 f"--segments has shape {segments_BL.shape}, --tokens"
                 f" {tokens_BL.shape}; they must be equal"
             )
+    from tljax.cli import parts
+    from tljax.cli.models import open_model
+
     parts.prepare_devices()
     model = open_model(given["model"], dtype=given.get("dtype", "float32"))
     _check(model, tokens_BL)

@@ -15,12 +15,11 @@ import jax
 import numpy as np
 
 from tljax.cli import parts
-from tljax.cli.command import Flag
 from tljax.data.tokenizer import Tokenizer
 from tljax.model import heads, transformer
 from tljax.pretrained.checkpoint import union_of_ends
 from tljax.pretrained.families import family_of, read_settings
-from tljax.pretrained.sources import MODELS, is_uri, open_pretrained
+from tljax.pretrained.sources import is_uri, open_pretrained
 from tljax.pretrained.tree import Line, read_params
 from tljax.settings import (
     InitSettings,
@@ -35,12 +34,8 @@ from tljax.train.record import early_end, final_record, is_finished, read_record
 from tljax.transfer.method import METHODS, merge, split
 from tljax.transfer.transplant import flat
 
-_FORMS = ["a run folder", "hf:DIR", "hf:ORG/NAME", "gguf:FILE"]
-_FORMS += [f"pkg:{name}" for name in MODELS]
-MODEL = Flag("model", "URI", f"{', '.join(_FORMS[:-1])} or {_FORMS[-1]}", required=True)
 RUN_KEYS = ("dropout", "scan_layers", "dtype")  # not of the architecture
 WHOLE = TransferSettings()  # all weights moved, or are merged
-DTYPE = Flag("dtype", "NAME", "of products: float32, bfloat16 or auto")
 
 # place(path, value) puts a leaf where it belongs, e.g. on its devices, as it is read
 Place = Callable[[str, np.ndarray], Any]

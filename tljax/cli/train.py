@@ -6,7 +6,7 @@ config + overrides -> settings -> pretrain(...) or finetune([one member]) -> run
 from collections.abc import Sequence
 from pathlib import Path
 
-from tljax.cli.command import number_lines, unmarked_if_refused
+from tljax.cli.command import number_lines, work_folder
 from tljax.cli.config import parse_command
 from tljax.settings import SETTINGS_OF_KIND
 
@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> None:
         argv, kinds=SETTINGS_OF_KIND, program="tljax train", description=DESCRIPTION
     )
     settings, folder = command.settings, command.workdir
-    with unmarked_if_refused(folder):
+    with work_folder(folder):
         from tljax.cli.models import adopt_architecture  # late: imports JAX
 
         settings = adopt_architecture(settings, command.overridden)

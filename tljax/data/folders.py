@@ -89,17 +89,54 @@ def scratch_beside(out: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def _held(folder: pathlib.Path) -> Iterator[bool]:
-    """Locks a folder until the end, be it by kill; False where that cannot be.
+def alone_in(folder: pathlib.Path) -> Iterator[None]:
+    """Makes a folder, if it is not there, and keeps other commands out of it.
 
-    Another command has it then, or its file system knows no such lock.
+    New folders that are empty at the end are taken away again.
+
+    Raises:
+      InputError: another command works in it, or it cannot be made.
+    """
+    ways = [folder, *folder.parents]
+    file = next((way for way in ways if os.path.lexists(way) and not way.is_dir()), "")
+    if file:
+        raise InputError(f"{file} is a file; give --workdir a folder")
+    made = [way for way in ways if not os.path.exists(way)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {folder}: {error.strerror}; give another --workdir"
+        ) from error
+    try:
+        with _held(folder) as ours:
+            if ours is False:
+                made = []
+                raise InputError(
+                    f"another command works in {folder}; wait for its end, or give"
+                    " another --workdir"
+                )
+            yield
+    finally:
+        for way in made:
+            with contextlib.suppress(OSError):  # not empty, or gone
+                way.rmdir()
+
+
+@contextlib.contextmanager
+def _held(folder: pathlib.Path) -> Iterator[bool | None]:
+    """Locks a folder until the end, be it by kill; False where another command has it.
+
+    None where the file system knows no such lock.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         held = True
-    except OSError:
+    except BlockingIOError:
         held = False
+    except OSError:
+        held = None
     try:
         yield held
     finally:

@@ -89,10 +89,12 @@ def fetch_hub(name: str) -> pathlib.Path:
             name, allow_patterns=FETCHED, ignore_patterns=["*/*.safetensors"]
         )
     except Exception as error:  # its network libraries have kinds of their own
-        said = " ".join(str(error).split())[:200]
+        said = " ".join(str(error).split())
+        if "ConnectError" in said or "ConnectionError" in said:
+            said = "there is no way to it from here"
         raise InputError(
             f"hf:{name} is not a folder here and could not be fetched from"
-            f" the hub ({said}); give hf:DIR, a folder that was fetched before"
+            f" the hub ({said[:200]}); give hf:DIR, a folder that was fetched before"
         ) from error
     return pathlib.Path(fetched)
 

@@ -46,6 +46,11 @@ def _chosen(above: Leaves, settings) -> dict[str, tuple[int, int]]:
         for path, shape in matrices.items()
         if re.fullmatch(settings.targets, path)
     }
+    if not matrices:
+        raise InputError(
+            f"config.transfer.frozen_layers={settings.frozen_layers} leaves no layer for"
+            f" config.transfer.method={settings.method!r} to act on; take fewer"
+        )
     if not chosen:
         some = ", ".join(list(matrices)[-3:])
         raise InputError(
