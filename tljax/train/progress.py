@@ -59,6 +59,14 @@ class Progress:
             print(f"{self.title}: {step}/{self.steps} · {text}", file=self._stream)
             self._stream.flush()
 
+    def say(self, text: str) -> None:
+        """Says something once, above the bar."""
+        line = f"{self.title}: {text}"
+        if self._bar is not None:
+            self._bar.console.print(line)
+        else:
+            print(line, file=self._stream, flush=True)
+
     def describe(self, loss: float | None) -> str:
         """'loss 3.210 nats · 10,200 tokens/s · 2 min 10 s left', or what is known."""
         parts = [] if loss is None else [f"loss {loss:.3f} nats"]
