@@ -50,6 +50,7 @@ VERBS = {
     "chat": Verb("talks with a model that was tuned to chat"),
     "embed": Verb("writes a vector for every text of a file"),
     "logits": Verb("computes a model's logits of token ids, for comparing"),
+    "bench": Verb("measures speed and memory, beside a peer if one is there"),
     "report": Verb("rebuilds summary.json and report.html from the records"),
 }
 

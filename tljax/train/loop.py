@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import tljax
 from tljax.settings import InputError, RecordSettings
 from tljax.train.checkpoint import Checkpoints
 from tljax.train.progress import Progress
@@ -123,6 +124,7 @@ class _Loop:
             self.best_params = jax.tree.map(jnp.copy, work.chosen(work.state))
         self.seconds = 0.0
         self.pending = None
+        self.first_told = work.stride != 1  # else a dispatch is no single step
         self.interrupted = False
 
     def run(self):
@@ -189,6 +191,10 @@ class _Loop:
         if self.pending is None:
             return
         sums, self.pending = jax.device_get(self.pending), None
+        if not self.first_told:
+            self.first_told = True
+            waited = time.monotonic() - tljax.STARTED
+            self.progress.say(f"first step after {waited:.1f} s")
         for i, total in enumerate(self.sums):
             if self.stopped[i]:
                 continue

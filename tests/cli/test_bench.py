@@ -1,0 +1,116 @@
+"""Benchmarks: turns, ratios, FLOPs, a peer that fails. Nothing here depends on time."""
+
+import json
+import sys
+
+import pytest
+
+from tljax.cli.bench import run, training, turns
+from tljax.cli.bench.ceiling import ceilings
+from tljax.cli.bench.peer import Peer
+from tljax.cli.bench.report import table
+from tljax.settings import InputError
+
+
+def work_of(values, theirs=None, **more):
+    ours = iter(values)
+    other = iter(theirs or [])
+    return turns.Work(
+        name="made",
+        prepare=lambda: lambda: next(ours),
+        theirs=(lambda: next(other)) if theirs else None,
+        **{"unit": "tokens/s", **more},
+    )
+
+
+def test_turns_alternate_and_the_ratio_is_of_medians():
+    order = []
+    work = turns.Work(
+        name="made",
+        unit="tokens/s",
+        prepare=lambda: lambda: order.append("ours") or 3.0,
+        theirs=lambda: order.append("theirs") or 2.0,
+    )
+    row = turns.measure(work, turns=2, ceilings={})
+    assert order == ["ours", "theirs", "ours", "theirs"]
+    assert row.ratio == 1.5 and row.share_of_ceiling is None
+
+
+@pytest.mark.parametrize(("unit", "ratio"), [("tokens/s", 0.5), ("s", 2.0)])
+def test_above_one_is_better_whatever_the_unit(unit, ratio):
+    work = work_of([1.0, 9.0, 2.0], [4.0, 4.0, 4.0], unit=unit)
+    assert turns.measure(work, turns=3, ceilings={}).ratio == ratio
+
+
+def test_the_share_is_of_the_ceiling_of_its_own_dtype():
+    work = work_of([10.0], flops=5.0, dtype="float32")
+    row = turns.measure(work, turns=1, ceilings={"float32": 100.0, "bfloat16": 1.0})
+    assert row.share_of_ceiling == 0.5
+
+
+def test_a_ratio_below_its_target_is_marked_as_missed():
+    rows = [
+        turns.measure(work_of([1.0], [2.0], target=target), turns=1, ceilings={})
+        for target in (0.4, 0.6)
+    ]
+    cells = list(table(rows).columns[3].cells)
+    assert cells == ["0.50", "0.50 (missed)"]
+
+
+def test_flops_by_shapes_agree_with_the_compilers():
+    size = training.Size(64, 2, 2, 128, 512, 4, 32)
+    counted = training.xla_flops(size, "float32")
+    assert counted == pytest.approx(size.flops * size.tokens, rel=0.25)
+
+
+def test_ceilings_are_rates_of_both_types():
+    assert set(ceilings(64)) == {"bfloat16", "float32"}
+    assert all(rate > 0 for rate in ceilings(64).values())
+
+
+def fake_peer(folder, script):
+    environment, scripts = folder / "venv" / "bin", folder / "scripts"
+    environment.mkdir(parents=True)
+    scripts.mkdir()
+    (environment / "python").symlink_to(sys.executable)
+    (scripts / "train_step.py").write_text(script)
+    return Peer(folder / "venv", scripts)
+
+
+def test_the_peer_is_asked_for_a_key_of_its_last_line(tmp_path):
+    script = "import sys\nprint('warming')\nprint('{\"rate\": %s}' % sys.argv[1])"
+    assert fake_peer(tmp_path, script).run("train_step.py", "rate", 7) == 7
+
+
+def test_a_peer_that_fails_is_told_by_its_last_line(tmp_path):
+    peer = fake_peer(tmp_path, "raise SystemExit('no torch here')")
+    with pytest.raises(InputError, match=r"train_step.py failed: no torch here"):
+        peer.run("train_step.py", "rate")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train", "--turns=0"], "at least 1"),
+        (["train", "--sizes=bass"], "did you mean 'base'"),
+        (["train", "--out=a.txt"], ".json"),
+        (["train", "--sizes=tiny", "--peer=nowhere"], "has no bin/python"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(argv, told):
+    with pytest.raises(InputError, match=told.replace("(", r"\(")):
+        run(argv)
+
+
+def test_a_small_bench_writes_what_it_found(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tljax.cli.bench.ceiling.SIDE", {"cpu": 64})
+    out = tmp_path / "found.json"
+    run(["train", "--sizes=tiny", "--turns=1", f"--out={out}"])
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["name"] for row in rows] == [
+        "train tiny, bfloat16",
+        "train tiny, float32",
+    ]
+    assert all(row["ours"]["median"] > 0 and row["ratio"] is None for row in rows)
+    assert "train tiny" in capsys.readouterr().out

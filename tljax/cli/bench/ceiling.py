@@ -1,0 +1,32 @@
+"""What this machine's matrix products reach: the ceiling that shares are of."""
+
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+
+SIDE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
+ROUNDS = 5
+
+
+def ceilings(side: int | None = None) -> dict[str, float]:
+    """FLOP/s of a square product in bfloat16 and float32; the median of some rounds.
+
+    Args:
+      side: of the matrices; None = large enough for the device.
+    """
+    side = side or SIDE[jax.default_backend()]
+    return {dtype: _rate(side, dtype) for dtype in ("bfloat16", "float32")}
+
+
+def _rate(side: int, dtype: str) -> float:
+    a = jnp.ones((side, side), dtype)
+    product = jax.jit(jnp.matmul)
+    product(a, a).block_until_ready()
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        product(a, a).block_until_ready()
+        times.append(time.perf_counter() - started)
+    return 2.0 * side**3 / statistics.median(times)

@@ -1,0 +1,67 @@
+"""The input pipeline against what a training step eats."""
+
+import itertools
+import os
+import pathlib
+import tempfile
+import time
+
+from tljax.cli.bench import training
+from tljax.cli.bench.turns import Work
+from tljax.data.corpus import training_iterator
+from tljax.data.sources import open_source
+from tljax.data.token_store import tokenize_documents
+from tljax.data.tokenizer import Tokenizer
+from tljax.data.tokenizer_training import train_tokenizer
+
+TEXT = "pkg:rotten_tomatoes"
+STEPS = 200  # batches of one measure
+
+
+def works() -> list[Work]:
+    """Rows against training tokens a second; megabytes of text tokenised a second."""
+    size = training.SIZES["base"]
+    source = open_source(TEXT)
+    texts = [one.text for one in source.examples("train")]
+    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+
+    def rows():
+        tokenizer = _tokenizer(texts, size.vocab)
+        store = tokenize_documents(source, "train", tokenizer)
+
+        def measure() -> float:
+            batches = training_iterator(
+                store, batch=size.batch, length=size.length, seed=0
+            )
+            started = time.perf_counter()
+            for _ in itertools.islice(batches, STEPS):
+                pass
+            return STEPS * size.tokens / (time.perf_counter() - started)
+
+        return measure
+
+    def tokenised():
+        tokenizer = _tokenizer(texts, size.vocab)
+
+        def measure() -> float:
+            started = time.perf_counter()
+            tokenizer.encode(texts)
+            seconds = time.perf_counter() - started
+            return megabytes / seconds / len(os.sched_getaffinity(0))
+
+        return measure
+
+    step = training.prepare(size, "bfloat16")
+    return [
+        Work("rows, shuffled and packed, against a training step", "tokens/s", rows,
+             step, target=20.0),
+        Work("text tokenised, a core", "MB/s", tokenised),
+    ]  # fmt: skip
+
+
+def _tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
+    """Trained once a process would be enough; saved and read as a run does."""
+    made = train_tokenizer(iter(texts), vocab_size=vocab_size, normalization="none")
+    path = pathlib.Path(tempfile.mkdtemp()) / "tokenizer.json"
+    made.save(path)
+    return Tokenizer.load(path)

@@ -1,0 +1,47 @@
+"""Transformers doing the same work, called as a program of its own environment."""
+
+import json
+import pathlib
+import subprocess
+
+from tljax.settings import InputError
+
+
+class Peer:
+    """Scripts that print one JSON line each, and the Python that runs them.
+
+    Args:
+      environment: folder of a virtual environment with PyTorch and Transformers.
+      scripts: folder of train_step.py, generate.py, features.py, ...
+
+    Raises:
+      InputError: one of the two is not there.
+    """
+
+    def __init__(self, environment: pathlib.Path, scripts: pathlib.Path):
+        self._python, self._scripts = environment / "bin" / "python", scripts
+        if not self._python.exists():
+            raise InputError(
+                f"--peer={environment} has no bin/python; give the folder of the peers'"
+                " virtual environment"
+            )
+        if not (scripts / "train_step.py").exists():
+            raise InputError(
+                f"{scripts} has no train_step.py; give the folder of the peers' scripts"
+                " by --peer_scripts=DIR"
+            )
+
+    def run(self, script: str, key: str, *flags: object) -> float:
+        """What a script prints under the key.
+
+        Raises:
+          InputError: the script failed; with the last line that it said.
+        """
+        command = [self._python, self._scripts / script, *flags]
+        done = subprocess.run(
+            [str(one) for one in command], capture_output=True, text=True
+        )
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+            raise InputError(f"the peer's {script} failed: {said}")
+        return json.loads(done.stdout.strip().splitlines()[-1])[key]

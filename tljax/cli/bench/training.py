@@ -1,0 +1,186 @@
+"""A next-word training step of a decoder: tokens a second, and memory.
+
+Architecture, batch and optimizer are those of the peer's LlamaForCausalLM: rotary
+positions, SwiGLU, tied embedding, AdamW on every parameter, random tokens.
+"""
+
+import dataclasses
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+
+from tljax.cli.bench.peer import Peer
+from tljax.cli.bench.turns import Work
+from tljax.model import transformer
+from tljax.objective.next_token import language_loss
+from tljax.settings import ModelSettings, OptimSettings
+from tljax.train import optimizer, step
+
+STEPS = 8  # timed in a turn, as the peer's script does
+MEMORY_FACTOR = 1 / 0.6  # ours takes at most .6 of theirs
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Of a model and its batch."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp: int
+    vocab: int
+    batch: int
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        """Of a step."""
+        return self.batch * self.length
+
+    @property
+    def flops(self) -> float:
+        """Of a token of a training step: three times those of a forward pass.
+
+        Two a weight of a matrix product (the vocabulary's too), and for attention four
+        a channel and earlier position, of which there are length / 2 on average.
+        """
+        attention = 4 * self.width * self.width
+        layer = attention + 3 * self.width * self.mlp + self.width * self.length
+        return 6.0 * (self.depth * layer + self.width * self.vocab)
+
+    def model(self, dtype: str) -> ModelSettings:
+        """The same as the peer's."""
+        return ModelSettings(
+            width=self.width, depth=self.depth, heads=self.heads, kv_heads=self.heads,
+            mlp="swiglu", mlp_width=self.mlp, qk_norm=False, bias="none", tied=True,
+            causal=True, rope_base=10_000.0, dropout=0.0, scan_layers=False,
+            dtype=dtype,
+        )  # fmt: skip
+
+
+SIZES = {
+    "base": Size(256, 6, 4, 704, 8192, 16, 256),
+    "wide": Size(512, 8, 8, 1408, 8192, 8, 256),
+    "narrow": Size(192, 4, 3, 512, 4096, 32, 128),
+    "vocabulary": Size(256, 2, 4, 704, 49152, 16, 256),
+    "tiny": Size(32, 2, 2, 64, 256, 2, 16),
+}
+ADAMW = OptimSettings(
+    name="adamw", lr_peak=1e-3, lr_muon=0.0, weight_decay=0.01, b1=0.9, b2=0.999,
+    clip_norm=0.0, warmup=0.0, cooldown=0.0, layer_decay=1.0, batch=1,
+)  # fmt: skip
+
+
+def make_step(size: Size, dtype: str):
+    """Returns (advance, state, batch, hparams): a compiled step and its arguments.
+
+    advance(state, batch, hparams) -> (state, sums); the state is donated.
+    """
+    random = np.random.default_rng(0)
+    shape = (size.batch, size.length)
+    tokens_BL = random.integers(0, size.vocab, shape, dtype=np.int32)
+    batch = {
+        "tokens_BL": tokens_BL,
+        "segments_BL": np.ones(shape, np.int32),
+        "targets_BL": np.roll(tokens_BL, -1, axis=1),
+    }
+    batch = jax.device_put(batch)
+    model = size.model(dtype)
+    train_step = step.make_train_step(language_loss(model), ADAMW)
+
+    @jax.jit
+    def init(key):
+        params = transformer.init_params(model, size.vocab, key)
+        return step.init_state(params, ADAMW)
+
+    state = init(jax.random.key(0))
+    hparams = jax.device_put(optimizer.hyperparameters(ADAMW, 1000, 0))
+    advance = jax.jit(train_step, donate_argnums=0)
+    return advance.lower(state, batch, hparams).compile(), state, batch, hparams
+
+
+def prepare(size: Size, dtype: str):
+    """Returns measure() -> tokens a second: the median of some steps."""
+    advance, state, batch, hparams = make_step(size, dtype)
+
+    def seconds() -> float:
+        nonlocal state
+        started = time.perf_counter()
+        state, sums = advance(state, batch, hparams)
+        jax.block_until_ready(sums)
+        return time.perf_counter() - started
+
+    def measure() -> float:
+        seconds(), seconds()
+        return size.tokens / statistics.median(seconds() for _ in range(STEPS))
+
+    return measure
+
+
+def works(sizes: list[str], peer: Peer | None) -> list[Work]:
+    """Steps of each size in bfloat16; of the first also in float32."""
+    found = []
+    for name, dtype in [*((one, "bfloat16") for one in sizes), (sizes[0], "float32")]:
+        size = SIZES[name]
+        found.append(
+            Work(
+                name=f"train {name}, {dtype}",
+                unit="tokens/s",
+                prepare=lambda size=size, dtype=dtype: prepare(size, dtype),
+                theirs=peer and _theirs(peer, size, dtype, "tokens_per_s"),
+                flops=size.flops,
+                target=1.15 if dtype == "bfloat16" else 1.3,
+                dtype=dtype,
+            )
+        )
+    return found
+
+
+def _theirs(peer: Peer, size: Size, dtype: str, key: str):
+    names = ("width", "depth", "heads", "mlp", "vocab", "batch", "length")
+    flags = [f"--{name}={getattr(size, name)}" for name in names]
+    flags += [f"--dtype={dtype}", f"--steps={STEPS}", "--compile"]
+    return lambda: peer.run("train_step.py", key, *flags)
+
+
+def memory_works(size: str, peer: Peer | None) -> list[Work]:
+    """Peak memory of a whole process that trains a few steps."""
+
+    def measure() -> float:
+        call = f"from tljax.cli.bench import training; training.peak({size!r})"
+        done = subprocess.run(
+            [sys.executable, "-c", call], capture_output=True, text=True, check=True
+        )
+        return json.loads(done.stdout.strip().splitlines()[-1])
+
+    theirs = peer and _theirs(peer, SIZES[size], "bfloat16", "peak_rss_mib")
+    return [
+        Work(
+            name=f"memory of a step, {size}",
+            unit="MiB",
+            prepare=lambda: measure,
+            theirs=theirs,
+            target=MEMORY_FACTOR,
+        )
+    ]
+
+
+def peak(name: str) -> None:
+    """Trains a few steps and prints the process's largest resident memory, in MiB."""
+    prepare(SIZES[name], "bfloat16")()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def xla_flops(size: Size, dtype: str) -> float | None:
+    """Of a step, by XLA's own count; None where it has none.
+
+    Products that XLA hands to a library are counted by some versions and not by others.
+    """
+    cost = make_step(size, dtype)[0].cost_analysis()
+    return (cost or {}).get("flops")
