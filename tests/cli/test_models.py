@@ -7,8 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from tljax.cli.main import main
 from tljax.cli.flags import MODEL
+from tljax.cli.main import main
 from tljax.cli.models import embedding_rows, load_params_of, open_model
 from tljax.cli.predict import Classifier
 from tljax.data.tokenizer import Tokenizer

@@ -102,7 +102,9 @@ def test_a_dash_reads_a_text_a_line_and_writes_a_line_each(
     stdin(monkeypatch, "\r\n".join(texts).encode())
     capsys.readouterr()
     assert call(labelled_run, "-", "-") == 0
-    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    said = capsys.readouterr()
+    assert "1 of 3 texts are empty" in said.err
+    found = [json.loads(line) for line in said.out.splitlines()]
     assert len(found) == 3
     near(found[0]["probabilities"], rows[0]["probabilities"])
     near(found[2]["probabilities"], rows[1]["probabilities"])

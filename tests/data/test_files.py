@@ -55,6 +55,7 @@ def test_the_extension_chooses_the_reader(tmp_path):
         (read_csv, b"", ["is empty"]),
         (read_csv, b" \n\n", ["is empty"]),
         (read_csv, b"t,y\n", ["holds no rows"]),
+        (read_csv, b"t,y\n,1\n ,2\n", ["'t' is empty in all 2 rows"]),
         (read_csv, b"t,why\na,b\n", ["no column 'y'", "there are: t, why"]),
         (read_csv, b"tt,y\na,b\n", ["did you mean 'tt'?"]),
         (read_csv, b"t,y,t\na,b,c\n", ["2 columns named 't'"]),

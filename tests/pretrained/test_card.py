@@ -26,8 +26,16 @@ def test_a_fine_tuned_models_card():
         "| test accuracy | 0.8125 ± 0.0100 | 2,000 |",
         "## Intended use",
         "## Limits",
+        'AutoModel.from_pretrained(".")',
     ):
         assert line in card
+    assert "peft" not in card
+    card = model_card(
+        name="mine", config=config, manifest=MANIFEST, results=results,
+        adapter_of=("AutoModelForCausalLM", "some/base"),
+    )  # fmt: skip
+    assert 'AutoModelForCausalLM.from_pretrained("some/base")' in card
+    assert 'PeftModel.from_pretrained(model, ".")' in card
 
 
 def test_an_imported_models_card_refers_to_its_own():

@@ -24,7 +24,7 @@ def moving(path):
     [
         ("llama", "layers/7/attention/query", "model.layers.7.self_attn.q_proj"),
         ("qwen3", "layers/0/mlp/down", "model.layers.0.mlp.down_proj"),
-        ("bert", "layers/1/mlp/up", "bert.encoder.layer.1.intermediate.dense"),
+        ("bert", "layers/1/mlp/up", "encoder.layer.1.intermediate.dense"),
     ],
 )
 def test_names_and_layout(family, path, module):
@@ -37,6 +37,9 @@ def test_names_and_layout(family, path, module):
     assert config["target_modules"] == [module]
     assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (2, 6.0, True)
     assert config["base_model_name_or_path"] == "b"
+    encoder = family == "bert"
+    kind = "FEATURE_EXTRACTION" if encoder else "CAUSAL_LM"
+    assert config["task_type"] == kind
 
 
 def test_what_peft_cannot_say_is_refused():

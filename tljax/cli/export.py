@@ -23,6 +23,9 @@ with --format=peft as an adapter of the model that it began from.
   tljax export --run=runs/lora --out=exported/lora
   tljax export --run=runs/lora --out=exported/adapter --format=peft
 
+A classifier is written beside the model (classifier.safetensors), since Transformers'
+heads are other ones; the folder's README.md has the ten lines that apply it.
+
 Here models/smollm2 is what `tljax import` wrote and runs/lora a run that began from it
 with config.transfer.method=lora. Only what some family of Transformers computes can be
 written, else one line says why: a run of configs/pretrain.py can if it was trained with
@@ -65,6 +68,12 @@ def run(argv: Sequence[str]) -> None:
     else:
         _write_model(folder, out, stored if kind == "gguf" else None)
     print(f"{out}: written as {kind}")
+    if (out / "classifier.json").exists():
+        print(
+            f"its classifier stands apart, in {out / 'classifier.safetensors'}:"
+            " Transformers' own heads are other ones; README.md there shows how to"
+            " apply it"
+        )
 
 
 def _write_model(folder: pathlib.Path, out: pathlib.Path, stored: str | None) -> None:
@@ -135,6 +144,7 @@ def _write_adapter(folder: pathlib.Path, out: pathlib.Path) -> None:
     from tljax.cli.models import load_own_params, source_settings, transfer_of
     from tljax.pretrained.families import write_config
     from tljax.pretrained.folder import write_adapter_folder
+    from tljax.pretrained.packaged import hub_name
     from tljax.pretrained.peft import peft_adapter
 
     config, _, _ = _records(folder)
@@ -142,12 +152,15 @@ def _write_adapter(folder: pathlib.Path, out: pathlib.Path) -> None:
     family, _ = write_config(source_settings(str(folder)), 1)
     base = (config.get("init") or {}).get("source") or ""
     moving = load_own_params(str(folder))
-    described, tensors = peft_adapter(moving, family, transfer, base=base)
+    named = hub_name(base)
+    described, tensors = peft_adapter(moving, family, transfer, base=named)
+    writes = described["task_type"] == "CAUSAL_LM"
+    loads = "AutoModelForCausalLM" if writes else "AutoModel"
     write_adapter_folder(
         out,
         config=described,
         tensors=tensors,
-        model_card=_card(folder, out.name),
+        model_card=_card(folder, out.name, adapter_of=(loads, named)),
         classifier=_classifier(folder, config, moving.get("head")),
     )
 
@@ -163,11 +176,19 @@ def _records(folder: pathlib.Path) -> tuple[dict, dict, dict]:
     return config, manifest, final_record(folder) if there else {}
 
 
-def _card(folder: pathlib.Path, name: str) -> str:
+def _card(
+    folder: pathlib.Path, name: str, *, adapter_of: tuple[str, str] | None = None
+) -> str:
     from tljax.pretrained.card import model_card
 
     config, manifest, results = _records(folder)
-    return model_card(name=name, config=config, manifest=manifest, results=results)
+    return model_card(
+        name=name,
+        config=config,
+        manifest=manifest,
+        results=results,
+        adapter_of=adapter_of,
+    )
 
 
 def _output_of(config: Mapping[str, Any]) -> np.ndarray:

@@ -133,6 +133,13 @@ class Classifier:
 
         empty = np.array([self._tokenizer.end_id], np.int32)
         length = self.settings.task.length
+        blank = sum(not text.strip() for text in texts)
+        if blank:
+            print(
+                f"{blank} of {len(texts)} texts are empty: what is said of them comes"
+                " from no word",
+                file=sys.stderr,
+            )
         found = LabelledSet(
             ids=tuple(map(str, range(len(texts)))),
             tokens=tuple(

@@ -71,7 +71,7 @@ def read_csv(path: Path, *, text: str, label: str | None) -> Rows:
         raise InputError(
             f"{path}, line {reader.line_num}: not valid CSV ({error})"
         ) from error
-    return _some(rows, path)
+    return _some(rows, path, text)
 
 
 def read_jsonl(path: Path, *, text: str, label: str | None) -> Rows:
@@ -97,7 +97,7 @@ def read_jsonl(path: Path, *, text: str, label: str | None) -> Rows:
             raise InputError(f"{where}: must be a JSON object, e.g. {{{text!r}: ...}}")
         values = [row[_known(row, name, where)] for name in _names(text, label)]
         rows.append((_text(values[0], text, where), _label(values[1:], label, where)))
-    return _some(rows, path)
+    return _some(rows, path, text)
 
 
 def read_text(path: Path) -> Rows:
@@ -195,7 +195,12 @@ def _label(values: Sequence[Any], name: str | None, where: str) -> str | None:
     return _text(value, name, where)
 
 
-def _some(rows: Rows, path: Path) -> Rows:
+def _some(rows: Rows, path: Path, column: str = "") -> Rows:
     if not rows:
         raise InputError(f"{path} holds no rows")
+    if not any(text.strip() for text, _ in rows):
+        raise InputError(
+            f"{path}: column {column!r} is empty in all {len(rows)} rows; name the one"
+            " with the texts, ?text=NAME"
+        )
     return rows

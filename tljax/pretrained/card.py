@@ -13,6 +13,7 @@ def model_card(
     config: Mapping[str, Any],
     manifest: Mapping[str, Any],
     results: Mapping[str, Any],
+    adapter_of: tuple[str, str] | None = None,
 ) -> str:
     """Returns the README.md of an exported model.
 
@@ -21,11 +22,14 @@ def model_card(
       config: the run's config.json.
       manifest: the run's manifest.json.
       results: the run's final record; {} of a model that was only imported.
+      adapter_of: of a folder that holds an adapter alone: the class of Transformers
+        that loads its base, and the base's name.
     """
     kind = config.get("kind")
     parts = [
         f"# {name}",
         _what(kind, config),
+        *([_classifier_code(adapter_of)] if kind == "finetune" else []),
         f"{manifest.get('parameters', 0):,} parameters{_moved(manifest)}. Made with"
         f" tljax {manifest.get('versions', {}).get('tljax', '')};"
         f" {_hash(manifest, config, results)}.",
@@ -54,6 +58,38 @@ def _what(kind: str | None, config: Mapping[str, Any]) -> str:
         " licence hold.",
     }.get(kind or "", "A model.")
     return what + begun
+
+
+_CLASSIFIER = """```python
+import json, torch
+from safetensors.torch import load_file
+from transformers import {kind}, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained("{base}")
+model = {kind}.from_pretrained("{base}")
+{adapter}model = model.eval()
+head = load_file("classifier.safetensors")
+told = json.load(open("classifier.json"))
+batch = tokenizer(["a text"], return_tensors="pt")  # one text: no padding to mask
+with torch.no_grad():
+    states = model(**batch).last_hidden_state[0]
+pooled = {{"mean": states.mean(0), "last": states[-1], "cls": states[0],
+          "max": states.max(0).values}}[told["pooling"]]
+p = (pooled @ head["kernel"] + head["bias"]).softmax(0)
+print(dict(zip(told["classes"], p.tolist())))
+```"""
+_ADAPTER = """from peft import PeftModel
+model = PeftModel.from_pretrained(model, ".").get_base_model().base_model
+"""
+
+
+def _classifier_code(adapter_of: tuple[str, str] | None) -> str:
+    """How the classifier is applied to the states of the model beside it."""
+    kind, base = adapter_of or ("AutoModel", ".")
+    code = _CLASSIFIER.format(
+        kind=kind, base=base, adapter=_ADAPTER if adapter_of else ""
+    )
+    told = "In this folder, with PyTorch and Transformers"
+    return f"{told}:\n\n{code}"
 
 
 def _data(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> str:

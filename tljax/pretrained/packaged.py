@@ -55,3 +55,14 @@ MODELS = {
         hub="sentence-transformers/all-MiniLM-L6-v2",
     ),
 }
+
+
+def hub_name(source: str) -> str:
+    """What others call a model that a config's init.source names.
+
+    pkg:NAME is a name on the hub, hf:X is X; a run folder stays as it is.
+    """
+    scheme, _, rest = source.partition(":")
+    if scheme == "pkg" and rest in MODELS:
+        return MODELS[rest].hub
+    return rest if scheme == "hf" else source

@@ -51,6 +51,8 @@ def peft_adapter(
             f"{', '.join(map(repr, _METHODS))}; this run's is {settings.method!r}:"
             " export it as safetensors"
         )
+    writes = "LM" in family.architecture  # else PEFT is given the bare encoder
+    prefix = family.prefix if writes else ""
     tensors, modules = {}, {}
     for path, leaf in flat(moving).items():
         place, _, name = path.rpartition("/")
@@ -64,11 +66,11 @@ def peft_adapter(
                 f"{place} is part of {where.name} in {family.name}, and an adapter of a"
                 " part cannot be said in PEFT's format; export merged weights"
             )
-        module = family.prefix + where.name.removesuffix(".weight")
+        module = prefix + where.name.removesuffix(".weight")
         tensors[f"base_model.model.{module}.{_NAMES[name]}"] = _theirs(leaf, path)
         modules[module] = place
     shared = {
-        "task_type": "CAUSAL_LM",
+        "task_type": "CAUSAL_LM" if writes else "FEATURE_EXTRACTION",
         "base_model_name_or_path": base,
         "target_modules": sorted(modules),
         "fan_in_fan_out": False,

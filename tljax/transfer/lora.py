@@ -48,8 +48,8 @@ def _chosen(above: Leaves, settings) -> dict[str, tuple[int, int]]:
     }
     if not matrices:
         raise InputError(
-            f"config.transfer.frozen_layers={settings.frozen_layers} leaves no layer for"
-            f" config.transfer.method={settings.method!r} to act on; take fewer"
+            f"config.transfer.frozen_layers={settings.frozen_layers} leaves no layer to"
+            f" config.transfer.method={settings.method!r}; take fewer"
         )
     if not chosen:
         some = ", ".join(list(matrices)[-3:])

@@ -39,7 +39,8 @@ def _prepare():
 def _start() -> float:
     """Seconds until a fresh run tells of its first step; then it is ended."""
     folder = pathlib.Path(tempfile.mkdtemp())
-    command = [sys.executable, "-m", "tljax.cli.main", "train"]
+    call = "import sys; from tljax.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", call, "train"]
     command += [f"--config={QUICKSTART}", f"--workdir={folder / 'run'}"]
     started = time.perf_counter()
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
