@@ -113,7 +113,7 @@ def test_every_phase_leaves_its_files_goes_on_when_stopped_and_repeats_nothing(
         found = [path.name for path in (folder / "predictions").iterdir()]
         assert found == ["validation.jsonl"]
     page = (work / "report.html").read_text()
-    assert "ULMFiT, table 7, IMDb: error 6.87 full, 5.00 all together" in page
+    assert "error 6.87 full, 5.00 all together" in page
     assert f"--workdir={work}" in page
 
     before = modified(work)
