@@ -42,7 +42,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
             "others": ("pkg:product_reviews",),  # cameras and phones, no films
         }
     )
-    config.arms = _arms(base, epochs=6)
+    config.arms = _arms(base, epochs=5)
     config.tuning = ConfigDict(
         {"rates": _rates((1e-3, 3e-3)), "seeds": 2, "validation_items": 500}
     )
@@ -55,11 +55,14 @@ def _arms(base: ConfigDict, *, epochs: int) -> ConfigDict:
     """What each arm changes in `full`; all start from the same decisions."""
     full = ConfigDict(
         {
-            "what": "all weights, one rate",
+            "what": "all weights, one constant rate",
             "epochs": float(epochs),
             "init": {"source": "lm"},
             "head": base.finetune.head,
-            "optim": base.finetune.optim,  # AdamW; the rate is tuned for every arm
+            "optim": {
+                **base.finetune.optim,  # AdamW; the rate is tuned for every arm
+                "cooldown": 0.0,  # constant: to fall slowly is what `stlr` is about
+            },
             "record": {
                 **base.finetune.record,
                 "rounds": epochs,
@@ -69,7 +72,7 @@ def _arms(base: ConfigDict, *, epochs: int) -> ConfigDict:
             "transfer": {},
         }
     )
-    slanted = {"schedule": "slanted", "cooldown": 0.0, "warmup": 0.1}
+    slanted = {"schedule": "slanted"}  # up in a tenth of the steps as all, then down
     changes = {
         "scratch": {"what": "no pre-training", "init": {"source": ""}},
         "last": {"what": "the head alone", "transfer": {"method": "head"}},

@@ -36,7 +36,8 @@ def main(
         with unmarked_if_refused(asked.workdir):
             summary = run(asked.settings, asked.workdir, name=name, known=known)
         console = Console()
-        console.print(claims_table(summary))
+        if summary["claims"]:
+            console.print(claims_table(summary))
         report = asked.workdir / "report.html"
         console.print(f"report: {report}", markup=False, soft_wrap=True)
 
