@@ -127,82 +127,63 @@ def _rates(usual: Sequence[float]) -> dict[str, tuple[float, ...]]:
     }
 
 
-# Fixed before any run: criteria L1 (direction), L3, L4 of ULMFiT, (i) of LP-FT.
-CLAIMS = tuple(
-    {
-        "name": name,
-        "paper": paper,
-        "number": number,
-        "statistic": statistic,
-        "arm": arm,
-        "against": against,
-        **more,
-    }
-    for name, paper, number, statistic, arm, against, more in (
-        (
-            "transfer beats scratch",
-            "ULMFiT, table 7, IMDb",
-            "error 9.93 from scratch, 6.87 full",
-            "accuracy",
-            "full",
-            "scratch",
-            {},
-        ),
-        (
-            "the head alone underfits",
-            "ULMFiT, section 5",
-            "'Last' never reaches a training error of 0",
-            "train_loss",
-            "last",
-            "full",
-            {},
-        ),
-        (
-            "full degrades late, ULMFiT less",
-            "ULMFiT, figure 4",
-            "full: best early, then worse; ULMFiT stays flat",
-            "late_degradation",
-            "full",
-            "ulmfit",
-            {},
-        ),
-        (
-            "ULMFiT beats full",
-            "ULMFiT, table 7, IMDb",
-            "error 6.87 full, 5.00 all together",
-            "accuracy",
-            "ulmfit",
-            "full",
-            {},
-        ),
-        (
-            "discriminative rates beat one rate",
-            "ULMFiT, table 7, IMDb",
-            "error 6.87 full, 5.57 with discr",
-            "accuracy",
-            "discr",
-            "full",
-            {},
-        ),
-        (
-            "LP-FT beats full out of domain",
-            "LP-FT, abstract",
-            "10 points above full",
-            "accuracy",
-            "lp_ft",
-            "full",
-            {"split": "product_reviews"},
-        ),
-        (
-            "LP-FT is no worse than the head alone in domain",
-            "LP-FT, abstract",
-            "1 point above full, which is 2 above the head alone",
-            "accuracy",
-            "lp_ft",
-            "last",
-            {"rule": "no_worse", "margin": 0.01},
-        ),
-    )
+def _claim(
+    name: str, paper: str, number: str, statistic: str, arm: str, against: str, **more
+) -> dict:
+    """`arm` has more of the statistic than `against`."""
+    return {
+        "name": name, "paper": paper, "number": number,
+        "statistic": statistic, "arm": arm, "against": against, **more,
+    }  # fmt: skip
+
+
+# Fixed before any run; nine seeds are the fewest with which seven claims could pass
+CLAIMS = (
+    _claim(
+        "transfer beats scratch",
+        "ULMFiT, table 7, IMDb",
+        "error 9.93 from scratch, 6.87 full",
+        *("accuracy", "full", "scratch"),
+    ),
+    _claim(
+        "the head alone underfits",
+        "ULMFiT, section 5",
+        "'Last' never reaches a training error of 0",
+        *("train_loss", "last", "full"),
+    ),
+    _claim(
+        "full degrades late, ULMFiT less",
+        "ULMFiT, figure 4",
+        "full: best early, then worse; ULMFiT stays flat",
+        *("late_degradation", "full", "ulmfit"),
+    ),
+    _claim(
+        "ULMFiT beats full",
+        "ULMFiT, table 7, IMDb",
+        "error 6.87 full, 5.00 all together",
+        *("accuracy", "ulmfit", "full"),
+    ),
+    _claim(
+        "discriminative rates beat one rate",
+        "ULMFiT, table 7, IMDb",
+        "error 6.87 full, 5.57 with discr",
+        *("accuracy", "discr", "full"),
+    ),
+    _claim(
+        "LP-FT beats full out of domain",
+        "LP-FT, abstract",
+        "10 points above full",
+        *("accuracy", "lp_ft", "full"),
+        split="product_reviews",
+    ),
+    _claim(
+        "LP-FT is no worse than the head alone in domain",
+        "LP-FT, abstract",
+        "1 point above full, which is 2 above the head alone",
+        *("accuracy", "lp_ft", "last"),
+        rule="no_worse",
+        margin=0.01,  # a point: half of what full is above the head there
+    ),
 )
 
 

@@ -24,7 +24,7 @@ from tljax.train.files import write_json, write_text
 def language_model(settings: AblationSettings, folder: pathlib.Path) -> pathlib.Path:
     """The run folder of the language model that the arms start from."""
     source = settings.pretrain.source
-    return pathlib.Path(source).resolve() if source else folder / "lm"
+    return pathlib.Path(source) if source else folder / "lm"
 
 
 def write_report(

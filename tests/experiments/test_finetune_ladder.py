@@ -1,5 +1,6 @@
 """finetune_ladder from end to end in small, and what it refuses before it trains."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -124,16 +125,12 @@ def test_every_phase_leaves_its_files_goes_on_when_stopped_and_repeats_nothing(
     again = run(settings, work, **going)
     assert {**again, "phases_seconds": 0} == {**summary, "phases_seconds": 0}
 
-    other = AblationSettings(**{
-        **vars(settings),
-        "pretrain": type(settings.pretrain)(
-            **{**vars(settings.pretrain), "source": str(work / "lm")}
-        ),
-    })  # fmt: skip
+    lm = dataclasses.replace(settings.pretrain, source=str(work / "lm"))
+    other = dataclasses.replace(settings, pretrain=lm)
     check(other, STATISTICS)
-    wider = type(settings.model)(**{**vars(settings.model), "width": 32})
+    wide = dataclasses.replace(settings.model, width=32)
     with pytest.raises(InputError, match="another model: config.model.width is 16"):
-        check(AblationSettings(**{**vars(other), "model": wider}), STATISTICS)
+        check(dataclasses.replace(other, model=wide), STATISTICS)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
