@@ -8,7 +8,7 @@ from rich.table import Table
 
 from experiments.ablation.claims import STATISTICS, Statistic
 from experiments.ablation.settings import AblationSettings
-from tljax.cli.command import run_command, unmarked_if_refused
+from tljax.cli.command import run_command, work_folder
 from tljax.cli.config import parse_command
 from tljax.report.markup import measured, p_value
 
@@ -33,7 +33,7 @@ def main(
         )
         from experiments.ablation.run import run  # JAX, only when something is run
 
-        with unmarked_if_refused(asked.workdir):
+        with work_folder(asked.workdir):
             summary = run(asked.settings, asked.workdir, name=name, known=known)
         console = Console()
         if summary["claims"]:
