@@ -130,6 +130,7 @@ def work(path: pathlib.Path) -> None:
 
     from tljax.cli import crew
     from tljax.cli.finetune import Member, finetune
+    from tljax.cli.models import adopt_architecture
     from tljax.settings import FinetuneSettings, from_config
 
     counts = {"compilations": 0, "loads": 0}
@@ -149,12 +150,10 @@ def work(path: pathlib.Path) -> None:
         if job["kind"] == "probe":
             _probe(configs)
             continue
+        runs = [from_config(FinetuneSettings, one) for one in configs]
         members = [
-            Member(
-                from_config(FinetuneSettings, one),
-                path.with_suffix("") / str(next(numbers)),
-            )
-            for one in configs
+            Member(adopt_architecture(one, ()), path.with_suffix("") / str(number))
+            for one, number in zip(runs, numbers, strict=False)
         ]
         finetune(members, populations=path.with_suffix("") / "populations")
     seconds = time.perf_counter() - started

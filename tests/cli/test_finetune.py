@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tljax.cli import finetune
-from tljax.cli.crew import Crew, Member
+from tljax.cli.crew import Crew
 from tljax.cli.main import main
+from tljax.cli.members import Member
 from tljax.cli.models import load_params_of, source_settings
 from tljax.evaluate.features import pooled_features
 from tljax.evaluate.probe import fit_probe
@@ -22,6 +23,7 @@ from tljax.settings import (
     TransferSettings,
     from_config,
 )
+from tljax.train import memory, population
 from tljax.train.record import final_record, read_metrics
 from tljax.transfer.transplant import flat
 
@@ -45,45 +47,12 @@ def changed(member, **settings):
     )
 
 
-def test_runs_of_one_name_but_another_config_share_no_checkpoint(member):
-    elsewhere = dataclasses.replace(member, folder=pathlib.Path("other") / "run")
-    assert finetune.identity([member]) == finetune.identity([elsewhere])
-    names = {
-        finetune.identity([one])
-        for one in (member, changed(member, seed=1), changed(member, epochs=1.0))
-    }
-    assert len(names) == 3
-
-
 def test_less_than_one_item_is_no_training(member):
     assert Crew([member]).plans[member.folder].steps > 0
     with pytest.raises(InputError, match=r"epochs=0\.01 of 14 items .* at least 0\.07"):
         Crew([changed(member, epochs=0.01)])
     with pytest.raises(InputError, match=r"config\.epochs is 0"):
         finetune.check(changed(member, epochs=0.0).settings)
-
-
-def test_members_differ_in_their_own_keys_only(member):
-    finetune._check_shared([member, changed(member, seed=1, epochs=1.0)])
-    optim = dataclasses.replace(member.settings.optim, batch=3)
-    with pytest.raises(ValueError, match="differs in more than"):
-        finetune._check_shared([member, changed(member, optim=optim)])
-
-
-def test_members_differ_in_how_strong_a_regulariser_is_but_not_in_whether(member):
-    weak, strong, shrunk = (
-        changed(member, regularize=RegularizeSettings(**on))
-        for on in ({"mixout": 0.1}, {"mixout": 0.5, "wise": 0.3}, {"wise": 0.3})
-    )
-    dropped = [
-        changed(member, model=dataclasses.replace(member.settings.model, dropout=p))
-        for p in (0.1, 0.2)
-    ]
-    for pair in ([weak, strong], [member, shrunk], dropped):
-        finetune._check_shared(pair)
-    for other in (weak, strong, dropped[0]):
-        with pytest.raises(ValueError, match="differs in more than"):
-            finetune._check_shared([member, other])
 
 
 @pytest.mark.parametrize(
@@ -213,11 +182,6 @@ def test_a_prompt_must_leave_room_and_a_state_of_the_text(
     ).settings
     with pytest.raises(InputError, match=said):
         finetune.check(settings)
-
-
-def test_members_may_differ_in_what_some_of_them_leave_out(member):
-    optim = dataclasses.replace(member.settings.optim, lora_plus=4.0)
-    finetune._check_shared([member, changed(member, optim=optim)])
 
 
 def test_more_phases_than_steps_are_refused(member):
@@ -449,3 +413,45 @@ def test_layers_that_as_good_as_stand_still_are_told_of(
     said = capsys.readouterr().out
     assert ("leaves the lowest of 30 layers 2e-16 of" in said) == told
     assert bool(said) == told
+
+
+@pytest.fixture
+def three(member, tmp_path):
+    """Members that differ in their seeds."""
+    (tmp_path / "s0").mkdir()
+    return [
+        dataclasses.replace(changed(member, seed=seed), folder=tmp_path / f"s{seed}")
+        for seed in range(3)
+    ]
+
+
+def test_a_population_too_large_for_memory_is_split_the_same_when_resumed(
+    three, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(population, "choose_mode", lambda: "vmap")
+    needed, trained = Crew(three[:1]).member_bytes("vmap"), []
+
+    def killed_at(count):
+        def train(crew, group, mode, *rest):
+            trained.append([one.folder.name for one in group])
+            assert mode == "vmap"
+            if len(trained) == count:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(finetune, "_train_group", train)
+
+    folder = tmp_path / "populations"
+    monkeypatch.setattr(memory, "free_bytes", lambda: needed)
+    with pytest.raises(InputError, match="a run needs .* beside the model"):
+        finetune.finetune(three, populations=folder)
+    assert not folder.exists()
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2.5 * needed)
+    killed_at(2)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.finetune(three, populations=folder)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 100 * needed)
+    killed_at(None)
+    finetune.finetune(three, populations=folder)
+    assert trained == [["s0", "s1"], ["s2"]] * 2
+    assert capsys.readouterr().out.count("2 are trained at a time") == 1
+    assert not folder.exists()

@@ -6,9 +6,7 @@ base model                           ->  first_params: each member's own start; 
 frozen bottom                        ->  its output for every token, computed once
 """
 
-import dataclasses
 import functools
-import pathlib
 import re
 from collections.abc import Sequence
 
@@ -16,6 +14,7 @@ import jax
 import numpy as np
 
 from tljax.cli import parts
+from tljax.cli.members import Member
 from tljax.cli.models import embedding_rows, load_source_params
 from tljax.data import batches
 from tljax.data.corpus import training_iterator
@@ -26,10 +25,11 @@ from tljax.evaluate import classification
 from tljax.evaluate.features import pooled_features, token_streams
 from tljax.evaluate.probe import fit_probe
 from tljax.model import heads, transformer
+from tljax.objective import regularize
 from tljax.objective.classification import gather, labelled_loss
 from tljax.objective.importance import fisher
 from tljax.settings import FinetuneSettings, InputError, TransferSettings
-from tljax.train import population, step
+from tljax.train import memory, optimizer, population, sharding, step
 from tljax.train.checkpoint import params_sha256
 from tljax.train.progress import Progress
 from tljax.transfer.method import compose, prompt_places, split, untouched_layers
@@ -39,20 +39,13 @@ _REPLAY_ROWS = 4096  # of other text on the device
 _FISHER_ROWS = 256  # of it that tell what is important
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
-    """One run of a population."""
-
-    settings: FinetuneSettings
-    folder: pathlib.Path
-
-
 class Crew:
     """What the members share: data, base parameters, compiled programs."""
 
     def __init__(self, members: Sequence[Member]):
         first = members[0].settings
         self.settings = first
+        self.mesh = sharding.make_mesh(first.mesh)
         task = first.task
         source = open_source(task.source)
         self.tokenizer = parts.get_tokenizer(
@@ -295,6 +288,43 @@ class Crew:
             for name, value in fill.items()
         }
 
+    def first_state(self, one: Member) -> step.TrainState:
+        """A member's state before its first step."""
+        params, settings = self.first_params(one.settings), one.settings
+        return step.init_state(params, settings.optim, settings.regularize)
+
+    def hyperparameters(self, one: Member, plan: batches.PackedPlan) -> dict:
+        """A member's traced numbers."""
+        settings = one.settings
+        return {
+            **optimizer.hyperparameters(settings.optim, plan.steps, settings.seed),
+            **regularize.hyperparameters(settings.regularize, settings.model),
+        }
+
+    def member_bytes(self, mode: str) -> int:
+        """What a member needs in memory beside what all share (`train.memory`)."""
+        settings = self.settings
+
+        def first_state():
+            params = self._beginning(settings)
+            moving, _ = split(params, settings.transfer, jax.random.key(0))
+            return step.init_state(moving, settings.optim, settings.regularize)
+
+        state = jax.eval_shape(first_state)
+        keeps_best = settings.record.choose == "best"
+        needed = memory.member_bytes(state, state.chosen, keeps_best=keeps_best)
+        if mode == "turn":  # one at a time: what it reads and forgets is the run's own
+            return needed
+        plan = self.padded_plan(next(iter(self.plans.values())))
+
+        def first_batch(data, plan):
+            batch = _take(data, plan, jax.numpy.int32(0))
+            numbers = regularize.hyperparameters(settings.regularize, settings.model)
+            return {**batch, "hparams": numbers, "step": jax.numpy.int32(0)}
+
+        batch = jax.eval_shape(first_batch, self.data_on_device(), plan)
+        return needed + memory.activation_bytes(self.loss, state.params, batch)
+
     def data_on_device(self) -> dict:
         """What every step of every member reads."""
         data = {"flat": jax.numpy.asarray(self.flat), "frozen": self.frozen}
@@ -305,7 +335,7 @@ class Crew:
             data["replay"] = jax.device_put(self.text)
         if regularize.ewc:
             data["fisher"] = self.fisher
-        return data
+        return population.copied(data, self.mesh)
 
     def _open_text(self) -> dict[str, np.ndarray]:
         """Rows of other text, for all members: as many as the longest draws from."""
@@ -348,17 +378,28 @@ class Crew:
         layers = self.frozen.get("layers", {})
         return {"layers": {i: one for i, one in layers.items() if int(i) >= first}}
 
+    @property
+    def loss(self):
+        """Of a member: `labelled_loss`."""
+        first = self.settings
+        return labelled_loss(
+            first.model, first.head.pooling, first.transfer, first.regularize
+        )
+
+    def probabilities(self, one: Member, params: dict, name: str) -> np.ndarray:
+        """What a member's parameters say of a held-out set, float64 [I, C]."""
+        items = len(self.sets[name])
+        return self.scorer.probabilities(params, self.scoring[name], items, self.frozen)
+
     def advance(self, mode: str):
         """advance(data, state, plan, hparams, until), compiled once a mode."""
         if mode not in self._advance:
             first = self.settings
-            loss = labelled_loss(
-                first.model, first.head.pooling, first.transfer, first.regularize
-            )
-            train_step = step.make_train_step(loss, first.optim, first.regularize)
+            train_step = step.make_train_step(self.loss, first.optim, first.regularize)
             rounds = population.make_train_rounds(train_step, _take)
             lifted = population.lift(rounds, mode, shared=1)
-            self._advance[mode] = jax.jit(lifted, donate_argnums=1)
+            spread = population.spread(lifted, self.mesh, shared=1)
+            self._advance[mode] = jax.jit(spread, donate_argnums=1)
         return self._advance[mode]
 
 
