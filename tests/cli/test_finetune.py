@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import pathlib
+import signal
 
+import jax
 import numpy as np
 import pytest
 
@@ -23,7 +25,7 @@ from tljax.settings import (
     TransferSettings,
     from_config,
 )
-from tljax.train import memory, population
+from tljax.train import loop, memory, population
 from tljax.train.record import final_record, read_metrics
 from tljax.transfer.transplant import flat
 
@@ -283,6 +285,23 @@ def test_a_head_may_begin_as_the_probe(from_llama, method):
         np.testing.assert_array_equal(leaf, flat(lone)[path])
 
 
+def test_each_member_is_scored_with_its_own_alpha(from_llama):
+    one, two = (
+        from_llama(transfer=TransferSettings("lora", rank=2, alpha=alpha))
+        for alpha in (4.0, 16.0)
+    )
+    two = dataclasses.replace(two, folder=one.folder.with_name("two"))
+    crew = Crew([one, two])
+    moving = jax.tree.map(lambda x: x + 0.1, crew.first_params(one.settings))
+    first, second = (
+        crew.probabilities(each, moving, "validation") for each in (one, two)
+    )
+    assert not np.allclose(first, second)
+    two.folder.mkdir()
+    lone = Crew([two]).probabilities(two, moving, "validation")
+    np.testing.assert_array_equal(second, lone)
+
+
 def learned_from(crew, member):
     """The items that a member learns from, read off its plan."""
     items = np.unique(crew.plans[member.folder].items_TBM)
@@ -455,3 +474,68 @@ def test_a_population_too_large_for_memory_is_split_the_same_when_resumed(
     assert trained == [["s0", "s1"], ["s2"]] * 2
     assert capsys.readouterr().out.count("2 are trained at a time") == 1
     assert not folder.exists()
+
+
+def test_members_on_several_devices_end_as_on_one_also_when_interrupted(
+    three, tmp_path, monkeypatch
+):
+    """Three on two devices: two together, then one beside one that takes no step."""
+    settings, calls, train = three[0].settings, [], loop.train
+    often = {"checkpoint_seconds": 0.0, "choose": "best"}
+
+    def on_devices(run, folder):
+        return [
+            dataclasses.replace(
+                changed(
+                    one,
+                    mesh=dataclasses.replace(settings.mesh, run=run),
+                    model=dataclasses.replace(settings.model, depth=1),
+                    record=dataclasses.replace(settings.record, **often),
+                ),
+                folder=folder / one.folder.name,
+            )
+            for one in three
+        ]
+
+    def interrupted(work, **given):
+        advance = work.advance
+
+        def counted(*args):
+            calls.append(len(args[0].step))
+            if len(calls) == 3:
+                signal.raise_signal(signal.SIGINT)
+            return advance(*args)
+
+        work.advance = counted
+        return train(work, **given)
+
+    monkeypatch.setattr(loop, "train", interrupted)
+    populations = tmp_path / "populations"
+    spread, alone = on_devices(2, tmp_path), on_devices(1, tmp_path / "one")[1:]
+    with pytest.raises(KeyboardInterrupt):
+        finetune.finetune(spread, populations=populations)
+    finetune.finetune(spread, populations=populations)
+    # rounds: three until Ctrl-C, the one that was left, then four of the last member
+    assert calls == [2] * (3 + 1 + 4)
+    assert not populations.exists()
+    alone[0].folder.mkdir(parents=True)
+    finetune.finetune(alone, populations=populations)
+    for one, mine in zip(alone, spread[1:], strict=True):
+        assert final_record(one.folder) == final_record(mine.folder)
+
+
+@pytest.mark.parametrize(
+    ("members", "axes", "said"),
+    [
+        (1, {"run": 2}, "mesh.run=2 spreads .* only one run .* at most 1"),
+        (2, {"run": 4}, "mesh.run=4 spreads .* only 2 runs .* at most 2"),
+        (9, {"run": 9}, "mesh asks for 9 devices .* there are 8"),
+        (2, {"run": 2, "fsdp": 2}, "data=1, fsdp=2, tensor=1; a fine-tuning run is"),
+    ],
+)
+def test_devices_that_nothing_would_use_are_refused(member, members, axes, said):
+    mesh = dataclasses.replace(member.settings.mesh, **axes)
+    population = [changed(member, mesh=mesh)] * members
+    with pytest.raises(InputError, match=said):
+        finetune.finetune(population, populations=member.folder / "populations")
+    assert not list(member.folder.iterdir())

@@ -32,6 +32,7 @@ from tljax.settings import FinetuneSettings, InputError, TransferSettings
 from tljax.train import memory, optimizer, population, sharding, step
 from tljax.train.checkpoint import params_sha256
 from tljax.train.progress import Progress
+from tljax.transfer import lora
 from tljax.transfer.method import compose, prompt_places, split, untouched_layers
 from tljax.transfer.transplant import flat, nested, transplant
 
@@ -293,12 +294,13 @@ class Crew:
         params, settings = self.first_params(one.settings), one.settings
         return step.init_state(params, settings.optim, settings.regularize)
 
-    def hyperparameters(self, one: Member, plan: batches.PackedPlan) -> dict:
+    @staticmethod
+    def hyperparameters(settings: FinetuneSettings, *, steps: int) -> dict:
         """A member's traced numbers."""
-        settings = one.settings
         return {
-            **optimizer.hyperparameters(settings.optim, plan.steps, settings.seed),
+            **optimizer.hyperparameters(settings.optim, steps, settings.seed),
             **regularize.hyperparameters(settings.regularize, settings.model),
+            **lora.hyperparameters(settings.transfer),
         }
 
     def member_bytes(self, mode: str) -> int:
@@ -319,10 +321,10 @@ class Crew:
 
         def first_batch(data, plan):
             batch = _take(data, plan, jax.numpy.int32(0))
-            numbers = regularize.hyperparameters(settings.regularize, settings.model)
-            return {**batch, "hparams": numbers, "step": jax.numpy.int32(0)}
+            return {**batch, "step": jax.numpy.int32(0)}
 
         batch = jax.eval_shape(first_batch, self.data_on_device(), plan)
+        batch["hparams"] = self.hyperparameters(settings, steps=1)
         return needed + memory.activation_bytes(self.loss, state.params, batch)
 
     def data_on_device(self) -> dict:
@@ -388,8 +390,13 @@ class Crew:
 
     def probabilities(self, one: Member, params: dict, name: str) -> np.ndarray:
         """What a member's parameters say of a held-out set, float64 [I, C]."""
-        items = len(self.sets[name])
-        return self.scorer.probabilities(params, self.scoring[name], items, self.frozen)
+        return self.scorer.probabilities(
+            params,
+            self.scoring[name],
+            len(self.sets[name]),
+            self.frozen,
+            lora.hyperparameters(one.settings.transfer),
+        )
 
     def advance(self, mode: str):
         """advance(data, state, plan, hparams, until), compiled once a mode."""

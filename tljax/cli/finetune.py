@@ -6,6 +6,7 @@ Members share everything but MEMBER_KEYS (seed, n, epochs, rates ...); `train` i
 population of one.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -285,7 +286,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
     stacked = population.assemble((crew.padded_plan(plan) for plan in plans), mesh)
     hparams = population.assemble(
         (
-            crew.hyperparameters(one, plan)
+            crew.hyperparameters(one.settings, steps=plan.steps)
             for one, plan in zip(group, plans, strict=True)
         ),
         mesh,
@@ -323,21 +324,24 @@ def _train_group(crew, group, mode, populations, progress) -> None:
         others=len(crew.plans) > 1,
     )
     folder = populations / identity(group)
-    records = [RunRecord(one.folder) for one in group]
-    checkpoints = Checkpoints(folder, group[0].settings.record.checkpoints_kept)
-    ended = loop.train(
-        work,
-        records=records,
-        checkpoints=checkpoints,
-        settings=group[0].settings.record,
-        progress=progress,
-    )
-    for i, one in enumerate(group):
-        params = population.member(ended["params"], i, mesh)
-        _finish(crew, one, records[i], params, mode,
-                seconds=ended["seconds"] / len(group), steps=ended["steps"][i],
-                stopped=ended["stopped"][i])  # fmt: skip
-    checkpoints.close()
+    kept = group[0].settings.record.checkpoints_kept
+    with contextlib.ExitStack() as opened:
+        records = [opened.enter_context(RunRecord(one.folder)) for one in group]
+        checkpoints = opened.enter_context(
+            contextlib.closing(Checkpoints(folder, kept))
+        )
+        ended = loop.train(
+            work,
+            records=records,
+            checkpoints=checkpoints,
+            settings=group[0].settings.record,
+            progress=progress,
+        )
+        for i, one in enumerate(group):
+            params = population.member(ended["params"], i, mesh)
+            _finish(crew, one, records[i], params, mode,
+                    seconds=ended["seconds"] / len(group), steps=ended["steps"][i],
+                    stopped=ended["stopped"][i])  # fmt: skip
     forget_checkpoints(populations, group)
 
 
