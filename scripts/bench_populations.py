@@ -128,7 +128,7 @@ def work(path: pathlib.Path) -> None:
     """Does what a work file says and prints a report: one process of a way."""
     import jax
 
-    from tljax.cli import crew
+    from tljax.cli import crew_start
     from tljax.cli.finetune import Member, finetune
     from tljax.cli.models import adopt_architecture
     from tljax.settings import FinetuneSettings, from_config
@@ -143,7 +143,8 @@ def work(path: pathlib.Path) -> None:
         return load_source_params(*args)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    load_source_params, crew.load_source_params = crew.load_source_params, load
+    load_source_params = crew_start.load_source_params
+    crew_start.load_source_params = load
     job, before = json.loads(path.read_text()), _resident_mb()
     started, numbers = time.perf_counter(), itertools.count()
     for configs in job["calls"]:

@@ -50,7 +50,7 @@ def changed(member, **settings):
 
 
 def test_less_than_one_item_is_no_training(member):
-    assert Crew([member]).plans[member.folder].steps > 0
+    assert Crew([member]).data.plans[member.folder].steps > 0
     with pytest.raises(InputError, match=r"epochs=0\.01 of 14 items .* at least 0\.07"):
         Crew([changed(member, epochs=0.01)])
     with pytest.raises(InputError, match=r"config\.epochs is 0"):
@@ -142,7 +142,7 @@ def test_layers_above_frozen_ones_begin_as_the_source_s(member, tiny_llama, tmp_
                 )
             ]
         )
-        moving = flat(crew.first_params(crew.settings))
+        moving = flat(crew.start.first_params(crew.settings))
         for path, leaf in flat(theirs).items():
             if path in moving:
                 np.testing.assert_array_equal(moving[path], leaf)
@@ -189,7 +189,7 @@ def test_a_prompt_must_leave_room_and_a_state_of_the_text(
 def test_more_phases_than_steps_are_refused(member):
     optim = dataclasses.replace(member.settings.optim, unfreeze="chain")
     params = {"layers": {"0": {"k": 0}}, "embedding": {"k": 0}, "head": {"k": 0}}
-    plan = Crew([member]).plans[member.folder]
+    plan = Crew([member]).data.plans[member.folder]
     finetune._check_phases(optim, params, [plan])
     short = dataclasses.replace(plan, gather_TBL=plan.gather_TBL[:3])
     with pytest.raises(InputError, match="has 4 phases, but a run has 3 steps"):
@@ -221,13 +221,13 @@ def test_fresh_top_layers_are_at_first_the_model_without_them(
     transfer = TransferSettings(frozen_layers=frozen)
     one = from_llama(reinit_layers=1, transfer=transfer)
     crew = Crew([one])
-    params = crew.whole(crew.first_params(one.settings))
+    params = crew.start.whole(crew.start.first_params(one.settings))
     theirs = load_params_of(f"hf:{tiny_llama}")
     for path, leaf in flat(theirs["layers"]["0"]).items():
         np.testing.assert_array_equal(flat(params["layers"]["0"])[path], leaf)
     lower = dataclasses.replace(one.settings.model, depth=1)
     norm = {"scale": np.ones(24, np.float32)}
-    tokens = crew.train.tokens[:3]
+    tokens = crew.data.train.tokens[:3]
     cut = {**theirs, "layers": {"0": theirs["layers"]["0"]}, "final_norm": norm}
     whole, short = (
         pooled_features(settings, tree, tokens, poolings=("mean",))
@@ -235,7 +235,7 @@ def test_fresh_top_layers_are_at_first_the_model_without_them(
     )
     # float32, fused in another order
     np.testing.assert_allclose(whole, short, rtol=1e-4, atol=1e-6)
-    named = crew.init_facts["fresh"]
+    named = crew.start.facts["fresh"]
     assert "final_norm/scale" in named and "layers/1/mlp/up/kernel" in named
     assert not [path for path in named if path.startswith("layers/0")]
 
@@ -244,8 +244,8 @@ def test_fresh_layers_are_those_of_the_member_s_seed(from_llama):
     one = from_llama(reinit_layers=1)
     two = changed(one, seed=one.settings.seed + 1)
     crew = Crew([one, two])
-    first, second = (crew.first_params(each.settings) for each in (one, two))
-    lone = Crew([two]).first_params(two.settings)
+    first, second = (crew.start.first_params(each.settings) for each in (one, two))
+    lone = Crew([two]).start.first_params(two.settings)
     for path, leaf in flat(second).items():
         np.testing.assert_array_equal(leaf, flat(lone)[path])
     ups = [tree["layers"]["1"]["mlp"]["up"]["kernel"] for tree in (first, second)]
@@ -265,22 +265,28 @@ def test_a_head_may_begin_as_the_probe(from_llama, method):
     two.folder.mkdir()
     crew = Crew([one, two])
     for each in (one, two):
-        moving = crew.first_params(each.settings)
+        moving = crew.start.first_params(each.settings)
         own = learned_from(crew, each)
         features = pooled_features(
-            each.settings.model, crew.whole(moving), own.tokens, poolings=("mean",)
+            each.settings.model,
+            crew.start.whole(moving),
+            own.tokens,
+            poolings=("mean",),
         )[:, 0, 0]
         fitted = fit_probe(features, own.labels, 2)
-        held_out = crew.sets["validation"]
+        held_out = crew.data.sets["validation"]
         found = crew.scorer.probabilities(
-            moving, crew.scoring["validation"], len(held_out), crew.frozen
+            moving, crew.scoring["validation"], len(held_out), crew.start.frozen
         )
         features = pooled_features(
-            each.settings.model, crew.whole(moving), held_out.tokens, poolings=("mean",)
+            each.settings.model,
+            crew.start.whole(moving),
+            held_out.tokens,
+            poolings=("mean",),
         )[:, 0, 0]
         # float32 on both sides, items packed into other rows
         np.testing.assert_allclose(found, fitted.probabilities(features), atol=2e-4)
-    lone = Crew([two]).first_params(two.settings)
+    lone = Crew([two]).start.first_params(two.settings)
     for path, leaf in flat(moving).items():
         np.testing.assert_array_equal(leaf, flat(lone)[path])
 
@@ -292,7 +298,7 @@ def test_each_member_is_scored_with_its_own_alpha(from_llama):
     )
     two = dataclasses.replace(two, folder=one.folder.with_name("two"))
     crew = Crew([one, two])
-    moving = jax.tree.map(lambda x: x + 0.1, crew.first_params(one.settings))
+    moving = jax.tree.map(lambda x: x + 0.1, crew.start.first_params(one.settings))
     first, second = (
         crew.probabilities(each, moving, "validation") for each in (one, two)
     )
@@ -304,8 +310,8 @@ def test_each_member_is_scored_with_its_own_alpha(from_llama):
 
 def learned_from(crew, member):
     """The items that a member learns from, read off its plan."""
-    items = np.unique(crew.plans[member.folder].items_TBM)
-    return crew.train.take(items[items >= 0])
+    items = np.unique(crew.data.plans[member.folder].items_TBM)
+    return crew.data.train.take(items[items >= 0])
 
 
 @pytest.mark.parametrize(
@@ -352,19 +358,19 @@ def test_next_words_cost_a_product_also_where_a_prompt_moves(from_llama):
     )
     crews = [Crew([each]) for each in (one, more)]
     plain, worded = (
-        crew.flops(each, crew.first_params(each.settings), tokens=10)
+        crew.flops(each, crew.start.first_params(each.settings), tokens=10)
         for crew, each in zip(crews, (one, more), strict=True)
     )
-    embedding = crews[0].start["embedding"]["tokens"]
+    embedding = crews[0].start.base["embedding"]["tokens"]
     assert worded - plain == 4.0 * embedding.size * 10
 
 
 def test_a_probe_needs_two_items(from_llama):
     one = from_llama(head=HeadSettings("mean", start="probe"))
     crew = Crew([one])
-    crew._items[one.settings] = np.arange(1)
+    crew.data._items[one.settings] = np.arange(1)
     with pytest.raises(InputError, match="needs two labelled items"):
-        crew.first_params(one.settings)
+        crew.start.first_params(one.settings)
 
 
 def test_a_run_that_is_not_finite_ends_alone(member, tmp_path, capsys):
@@ -392,7 +398,7 @@ def test_a_run_that_lost_patience_says_where(member, tmp_path):
     record = dataclasses.replace(member.settings.record, validations=4, patience=1)
     one = changed(member, optim=optim, record=record)
     finetune.finetune([one], populations=tmp_path / "populations")
-    final, plan = final_record(one.folder), Crew([one]).plans[one.folder]
+    final, plan = final_record(one.folder), Crew([one]).data.plans[one.folder]
     assert final["step"] == final["stopped"]["step"] < plan.steps
     assert final["stopped"]["of_steps"] == plan.steps
     manifest = json.loads((one.folder / "manifest.json").read_text())
@@ -403,8 +409,8 @@ def test_a_run_that_lost_patience_says_where(member, tmp_path):
 def test_plans_are_padded_to_the_longest(member):
     short = dataclasses.replace(changed(member, epochs=1.0), folder=pathlib.Path("b"))
     crew = Crew([member, short])
-    plans = [crew.plans[one.folder] for one in (member, short)]
-    long, padded = map(crew.padded_plan, plans)
+    plans = [crew.data.plans[one.folder] for one in (member, short)]
+    long, padded = map(crew.data.padded_plan, plans)
     steps = plans[1].steps
     assert steps < plans[0].steps == len(long["gather_TBL"])
     assert {name: rows.shape for name, rows in padded.items()} == {

@@ -92,9 +92,9 @@ def finetune(
         return
     crew = Crew(members)
     for one in members:
-        keep_data(one.folder, crew.data)
+        keep_data(one.folder, crew.data.facts)
     division = _divide(crew, members, populations)
-    plans = [crew.plans[one.folder] for one in members]
+    plans = [crew.data.plans[one.folder] for one in members]
     done = done_tokens = 0
     with Progress(title, sum(plan.steps for plan in plans)) as progress:
         for group in division.groups(members):
@@ -104,7 +104,7 @@ def finetune(
             else:
                 bar = _Shifted(progress, done, done_tokens)
                 _train_group(crew, group, division.mode, populations, bar)
-            done += sum(crew.plans[one.folder].steps for one in group)
+            done += sum(crew.data.plans[one.folder].steps for one in group)
             done_tokens += sum(crew.tokens(one) for one in group)
     forget_population(populations, members, division)
 
@@ -281,9 +281,9 @@ class _Shifted:
 
 def _train_group(crew, group, mode, populations, progress) -> None:
     """Trains members together, then writes each one's run folder."""
-    plans = [crew.plans[one.folder] for one in group]
+    plans = [crew.data.plans[one.folder] for one in group]
     mesh = crew.mesh
-    stacked = population.assemble((crew.padded_plan(plan) for plan in plans), mesh)
+    stacked = population.assemble((crew.data.padded_plan(plan) for plan in plans), mesh)
     hparams = population.assemble(
         (
             crew.hyperparameters(one.settings, steps=plan.steps)
@@ -294,7 +294,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
     state = population.assemble((crew.first_state(one) for one in group), mesh)
     _check_phases(group[0].settings.optim, state.params, plans)
     advance, data = crew.advance(mode), crew.data_on_device()
-    validation = crew.sets["validation"]
+    validation = crew.data.sets["validation"]
 
     def validate(state, members):
         return [
@@ -321,7 +321,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
         set_data_state=lambda place: None,
         tokens_per_step=sum(tokens) / sum(plan.steps for plan in plans),
         chosen=lambda state: state.chosen,
-        others=len(crew.plans) > 1,
+        others=len(crew.data.plans) > 1,
     )
     folder = populations / identity(group)
     kept = group[0].settings.record.checkpoints_kept
@@ -364,34 +364,34 @@ def _finish(crew, one, record, params, mode, *, seconds, steps, stopped) -> None
     """
     settings = one.settings
     lost = bool(stopped) and stopped["reason"] == "not finite"
-    segments_TBL = crew.plans[one.folder].segments_TBL[:steps]
+    segments_TBL = crew.data.plans[one.folder].segments_TBL[:steps]
     tokens = segments_TBL.size
     if settings.regularize.wise < 1:
-        params = between(params, crew.first_weights, settings.regularize.wise)
+        params = between(params, crew.start.first_weights, settings.regularize.wise)
     results = {}
-    for name, labelled in crew.sets.items():
+    for name, labelled in crew.data.sets.items():
         if lost:
-            shape = len(labelled), len(crew.classes)
-            probabilities_IC = np.full(shape, 1 / len(crew.classes))
+            shape = len(labelled), len(crew.data.classes)
+            probabilities_IC = np.full(shape, 1 / len(crew.data.classes))
         else:
             probabilities_IC = crew.probabilities(one, params, name)
         results[name] = classification.full_record(labelled.labels, probabilities_IC)
         write_predictions(
             one.folder / "predictions" / f"{name}.jsonl", labelled, probabilities_IC
         )
-    write_json(one.folder / "classes.json", list(crew.classes))
-    crew.tokenizer.save(one.folder / "tokenizer.json")
+    write_json(one.folder / "classes.json", list(crew.data.classes))
+    crew.data.tokenizer.save(one.folder / "tokenizer.json")
     params = jax.device_get(params)
     if not lost:
         save_params(one.folder / "params", params)
     record.write_manifest(
         {
             **manifest_facts(to_dict(settings)),
-            "data": crew.data,
+            "data": crew.data.facts,
             "dtype": str(product_dtype(settings.model.dtype)),
-            "parameters": parts.count(crew.whole(params)),
+            "parameters": parts.count(crew.start.whole(params)),
             "parameters_moving": parts.count(params),
-            "init": crew.init_facts,
+            "init": crew.start.facts,
             "population_mode": mode,
             "seed": settings.seed,
             "tokens": tokens,
