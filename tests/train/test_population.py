@@ -15,7 +15,7 @@ from tljax.objective.classification import gather, labelled_loss
 from tljax.settings import MeshSettings, RegularizeSettings, TransferSettings
 from tljax.train import optimizer, population, sharding, step
 from tljax.transfer import lora
-from tljax.transfer.method import split
+from tljax.transfer.method import compose, split
 
 # float32: sums over a batch of 8 in another order, through a layer and back
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
@@ -152,41 +152,48 @@ def test_members_that_differ_in_regularisers_are_their_lone_runs(
 
 
 def test_members_that_differ_in_their_adapters_numbers_are_their_lone_runs(
-    model_settings, optim_settings, draw_params
+    optim_settings,
 ):
-    model_settings = dataclasses.replace(model_settings, depth=1)
-
-    def init(key):
-        params = transformer.init_params(model_settings, 20, key)
-        return params | {"head": heads.init_classifier(16, 3, key)}
-
-    labelled, trees = items(), []
-    params = draw_params(init, jax.random.key(0))
-    for alpha, dropout in ((4.0, 0.1), (16.0, 0.1), (16.0, 0.5)):
-        transfer = TransferSettings("lora", rank=2, alpha=alpha, dropout=dropout)
-        moving, frozen = split(params, transfer, jax.random.key(1))
-        rates = optimizer.hyperparameters(optim_settings, 2, seed=0)
-        rates |= lora.hyperparameters(transfer)
-        state = step.init_state(moving, optim_settings)
-        trees.append((transfer, (state, plan_of(labelled, 0, 2), rates)))
+    path = "layers/0/attention/query"
+    kernel = np.random.default_rng(0).standard_normal((6, 4), np.float32)
+    params = {"layers": {"0": {"attention": {"query": {"kernel": kernel}}}}}
+    numbers = ((4.0, 0.1), (16.0, 0.1), (16.0, 0.5))
+    settings = [
+        TransferSettings("lora", rank=2, alpha=alpha, dropout=dropout)
+        for alpha, dropout in numbers
+    ]
+    moving, frozen = split(params, settings[0], jax.random.key(1))
+    state = step.init_state(moving, optim_settings)
+    trees = [
+        (
+            state,
+            optimizer.hyperparameters(optim_settings, 2, seed=0)
+            | lora.hyperparameters(transfer),
+        )
+        for transfer in settings
+    ]
 
     def advance(transfer, members):
-        rounds = population.make_train_rounds(
-            step.make_train_step(
-                labelled_loss(model_settings, "mean", transfer), optim_settings
-            ),
-            lambda data, *args: take(data["flat"], *args) | {"frozen": data["frozen"]},
-        )
-        data = {"flat": batches.flat_tokens(labelled), "frozen": frozen}
-        run = jax.jit(population.lift(rounds, "turn", shared=1))
-        until = np.full(len(members), 2, np.int32)
-        return run(data, *population.stack(members), until)
+        def loss(moving, batch, key):
+            params, adapter = compose(moving, frozen, transfer, key, batch["hparams"])
+            y = adapter(path, batch["x"], batch["x"] @ params["layers"]["0"]
+                        ["attention"]["query"]["kernel"])  # fmt: skip
+            return (y**2).sum(), {"weight": jnp.float32(1)}
 
-    together = advance(trees[0][0], [own for _, own in trees])
+        train_step = step.make_train_step(loss, optim_settings)
+        rounds = population.make_train_rounds(train_step, lambda x, plan, t: {"x": x})
+        run = jax.jit(population.lift(rounds, "turn", shared=1))
+        state, hparams = population.stack(members)
+        count = len(members)
+        return run(jnp.ones((5, 6)), state, jnp.zeros(count), hparams,
+                   np.full(count, 3, np.int32))  # fmt: skip
+
+    together = advance(settings[0], trees)
     ends = [population.member(together[0].params, i) for i in range(3)]
     assert not same_bits(ends[0], ends[1]) and not same_bits(ends[1], ends[2])
-    last = jax.tree.map(lambda x: x[2:], together)
-    assert same_bits(last, advance(trees[2][0], [trees[2][1]]))
+    for i in range(3):
+        mine = jax.tree.map(lambda x, i=i: x[i : i + 1], together)
+        assert same_bits(mine, advance(settings[i], trees[i : i + 1]))
 
 
 def test_a_vmapped_member_takes_the_lone_run_s_first_step(crew):

@@ -56,14 +56,16 @@ def check_shared(members: Sequence[Member]) -> None:
     first, *others = members
     shared = dict(_leaves(dataclasses.asdict(first.settings)))
     for one in others:
-        for key, value in _leaves(dataclasses.asdict(one.settings)):
-            if value == shared[key] or (key in MEMBER_KEYS and key not in SWITCHES):
+        own = dict(_leaves(dataclasses.asdict(one.settings)))
+        for key in shared | own:
+            here, there = shared.get(key), own.get(key)
+            if here == there or (key in MEMBER_KEYS and key not in SWITCHES):
                 continue
-            if key in SWITCHES and bool(value) == bool(shared[key]):
+            if key in SWITCHES and bool(here) == bool(there):
                 continue
             wanted = "0 in all or in none" if key in SWITCHES else "the same in all"
             raise InputError(
-                f"config.{key} is {shared[key]!r} in {first.folder.name}, {value!r} in"
+                f"config.{key} is {here!r} in {first.folder.name}, {there!r} in"
                 f" {one.folder.name}: members of a population share their program; it"
                 f" must be {wanted}, or they are trained apart"
             )
