@@ -3,13 +3,16 @@
 import dataclasses
 import json
 import pathlib
+import signal
 
+import jax
 import numpy as np
 import pytest
 
 from tljax.cli import finetune
-from tljax.cli.crew import Crew, Member
+from tljax.cli.crew import Crew
 from tljax.cli.main import main
+from tljax.cli.members import Member
 from tljax.cli.models import load_params_of, source_settings
 from tljax.evaluate.features import pooled_features
 from tljax.evaluate.probe import fit_probe
@@ -22,6 +25,7 @@ from tljax.settings import (
     TransferSettings,
     from_config,
 )
+from tljax.train import loop, memory, population
 from tljax.train.record import final_record, read_metrics
 from tljax.transfer.transplant import flat
 
@@ -45,45 +49,12 @@ def changed(member, **settings):
     )
 
 
-def test_runs_of_one_name_but_another_config_share_no_checkpoint(member):
-    elsewhere = dataclasses.replace(member, folder=pathlib.Path("other") / "run")
-    assert finetune.identity([member]) == finetune.identity([elsewhere])
-    names = {
-        finetune.identity([one])
-        for one in (member, changed(member, seed=1), changed(member, epochs=1.0))
-    }
-    assert len(names) == 3
-
-
 def test_less_than_one_item_is_no_training(member):
-    assert Crew([member]).plans[member.folder].steps > 0
+    assert Crew([member]).data.plans[member.folder].steps > 0
     with pytest.raises(InputError, match=r"epochs=0\.01 of 14 items .* at least 0\.07"):
         Crew([changed(member, epochs=0.01)])
     with pytest.raises(InputError, match=r"config\.epochs is 0"):
         finetune.check(changed(member, epochs=0.0).settings)
-
-
-def test_members_differ_in_their_own_keys_only(member):
-    finetune._check_shared([member, changed(member, seed=1, epochs=1.0)])
-    optim = dataclasses.replace(member.settings.optim, batch=3)
-    with pytest.raises(ValueError, match="differs in more than"):
-        finetune._check_shared([member, changed(member, optim=optim)])
-
-
-def test_members_differ_in_how_strong_a_regulariser_is_but_not_in_whether(member):
-    weak, strong, shrunk = (
-        changed(member, regularize=RegularizeSettings(**on))
-        for on in ({"mixout": 0.1}, {"mixout": 0.5, "wise": 0.3}, {"wise": 0.3})
-    )
-    dropped = [
-        changed(member, model=dataclasses.replace(member.settings.model, dropout=p))
-        for p in (0.1, 0.2)
-    ]
-    for pair in ([weak, strong], [member, shrunk], dropped):
-        finetune._check_shared(pair)
-    for other in (weak, strong, dropped[0]):
-        with pytest.raises(ValueError, match="differs in more than"):
-            finetune._check_shared([member, other])
 
 
 @pytest.mark.parametrize(
@@ -171,7 +142,7 @@ def test_layers_above_frozen_ones_begin_as_the_source_s(member, tiny_llama, tmp_
                 )
             ]
         )
-        moving = flat(crew.first_params(crew.settings))
+        moving = flat(crew.start.first_params(crew.settings))
         for path, leaf in flat(theirs).items():
             if path in moving:
                 np.testing.assert_array_equal(moving[path], leaf)
@@ -215,15 +186,10 @@ def test_a_prompt_must_leave_room_and_a_state_of_the_text(
         finetune.check(settings)
 
 
-def test_members_may_differ_in_what_some_of_them_leave_out(member):
-    optim = dataclasses.replace(member.settings.optim, lora_plus=4.0)
-    finetune._check_shared([member, changed(member, optim=optim)])
-
-
 def test_more_phases_than_steps_are_refused(member):
     optim = dataclasses.replace(member.settings.optim, unfreeze="chain")
     params = {"layers": {"0": {"k": 0}}, "embedding": {"k": 0}, "head": {"k": 0}}
-    plan = Crew([member]).plans[member.folder]
+    plan = Crew([member]).data.plans[member.folder]
     finetune._check_phases(optim, params, [plan])
     short = dataclasses.replace(plan, gather_TBL=plan.gather_TBL[:3])
     with pytest.raises(InputError, match="has 4 phases, but a run has 3 steps"):
@@ -255,13 +221,13 @@ def test_fresh_top_layers_are_at_first_the_model_without_them(
     transfer = TransferSettings(frozen_layers=frozen)
     one = from_llama(reinit_layers=1, transfer=transfer)
     crew = Crew([one])
-    params = crew.whole(crew.first_params(one.settings))
+    params = crew.start.whole(crew.start.first_params(one.settings))
     theirs = load_params_of(f"hf:{tiny_llama}")
     for path, leaf in flat(theirs["layers"]["0"]).items():
         np.testing.assert_array_equal(flat(params["layers"]["0"])[path], leaf)
     lower = dataclasses.replace(one.settings.model, depth=1)
     norm = {"scale": np.ones(24, np.float32)}
-    tokens = crew.train.tokens[:3]
+    tokens = crew.data.train.tokens[:3]
     cut = {**theirs, "layers": {"0": theirs["layers"]["0"]}, "final_norm": norm}
     whole, short = (
         pooled_features(settings, tree, tokens, poolings=("mean",))
@@ -269,7 +235,7 @@ def test_fresh_top_layers_are_at_first_the_model_without_them(
     )
     # float32, fused in another order
     np.testing.assert_allclose(whole, short, rtol=1e-4, atol=1e-6)
-    named = crew.init_facts["fresh"]
+    named = crew.start.facts["fresh"]
     assert "final_norm/scale" in named and "layers/1/mlp/up/kernel" in named
     assert not [path for path in named if path.startswith("layers/0")]
 
@@ -278,8 +244,8 @@ def test_fresh_layers_are_those_of_the_member_s_seed(from_llama):
     one = from_llama(reinit_layers=1)
     two = changed(one, seed=one.settings.seed + 1)
     crew = Crew([one, two])
-    first, second = (crew.first_params(each.settings) for each in (one, two))
-    lone = Crew([two]).first_params(two.settings)
+    first, second = (crew.start.first_params(each.settings) for each in (one, two))
+    lone = Crew([two]).start.first_params(two.settings)
     for path, leaf in flat(second).items():
         np.testing.assert_array_equal(leaf, flat(lone)[path])
     ups = [tree["layers"]["1"]["mlp"]["up"]["kernel"] for tree in (first, second)]
@@ -299,30 +265,53 @@ def test_a_head_may_begin_as_the_probe(from_llama, method):
     two.folder.mkdir()
     crew = Crew([one, two])
     for each in (one, two):
-        moving = crew.first_params(each.settings)
+        moving = crew.start.first_params(each.settings)
         own = learned_from(crew, each)
         features = pooled_features(
-            each.settings.model, crew.whole(moving), own.tokens, poolings=("mean",)
+            each.settings.model,
+            crew.start.whole(moving),
+            own.tokens,
+            poolings=("mean",),
         )[:, 0, 0]
         fitted = fit_probe(features, own.labels, 2)
-        held_out = crew.sets["validation"]
+        held_out = crew.data.sets["validation"]
         found = crew.scorer.probabilities(
-            moving, crew.scoring["validation"], len(held_out), crew.frozen
+            moving, crew.scoring["validation"], len(held_out), crew.start.frozen
         )
         features = pooled_features(
-            each.settings.model, crew.whole(moving), held_out.tokens, poolings=("mean",)
+            each.settings.model,
+            crew.start.whole(moving),
+            held_out.tokens,
+            poolings=("mean",),
         )[:, 0, 0]
         # float32 on both sides, items packed into other rows
         np.testing.assert_allclose(found, fitted.probabilities(features), atol=2e-4)
-    lone = Crew([two]).first_params(two.settings)
+    lone = Crew([two]).start.first_params(two.settings)
     for path, leaf in flat(moving).items():
         np.testing.assert_array_equal(leaf, flat(lone)[path])
 
 
+def test_each_member_is_scored_with_its_own_alpha(from_llama):
+    one, two = (
+        from_llama(transfer=TransferSettings("lora", rank=2, alpha=alpha))
+        for alpha in (4.0, 16.0)
+    )
+    two = dataclasses.replace(two, folder=one.folder.with_name("two"))
+    crew = Crew([one, two])
+    moving = jax.tree.map(lambda x: x + 0.1, crew.start.first_params(one.settings))
+    first, second = (
+        crew.probabilities(each, moving, "validation") for each in (one, two)
+    )
+    assert not np.allclose(first, second)
+    two.folder.mkdir()
+    lone = Crew([two]).probabilities(two, moving, "validation")
+    np.testing.assert_array_equal(second, lone)
+
+
 def learned_from(crew, member):
     """The items that a member learns from, read off its plan."""
-    items = np.unique(crew.plans[member.folder].items_TBM)
-    return crew.train.take(items[items >= 0])
+    items = np.unique(crew.data.plans[member.folder].items_TBM)
+    return crew.data.train.take(items[items >= 0])
 
 
 @pytest.mark.parametrize(
@@ -369,19 +358,19 @@ def test_next_words_cost_a_product_also_where_a_prompt_moves(from_llama):
     )
     crews = [Crew([each]) for each in (one, more)]
     plain, worded = (
-        crew.flops(each, crew.first_params(each.settings), tokens=10)
+        crew.flops(each, crew.start.first_params(each.settings), tokens=10)
         for crew, each in zip(crews, (one, more), strict=True)
     )
-    embedding = crews[0].start["embedding"]["tokens"]
+    embedding = crews[0].start.base["embedding"]["tokens"]
     assert worded - plain == 4.0 * embedding.size * 10
 
 
 def test_a_probe_needs_two_items(from_llama):
     one = from_llama(head=HeadSettings("mean", start="probe"))
     crew = Crew([one])
-    crew._items[one.settings] = np.arange(1)
+    crew.data._items[one.settings] = np.arange(1)
     with pytest.raises(InputError, match="needs two labelled items"):
-        crew.first_params(one.settings)
+        crew.start.first_params(one.settings)
 
 
 def test_a_run_that_is_not_finite_ends_alone(member, tmp_path, capsys):
@@ -409,7 +398,7 @@ def test_a_run_that_lost_patience_says_where(member, tmp_path):
     record = dataclasses.replace(member.settings.record, validations=4, patience=1)
     one = changed(member, optim=optim, record=record)
     finetune.finetune([one], populations=tmp_path / "populations")
-    final, plan = final_record(one.folder), Crew([one]).plans[one.folder]
+    final, plan = final_record(one.folder), Crew([one]).data.plans[one.folder]
     assert final["step"] == final["stopped"]["step"] < plan.steps
     assert final["stopped"]["of_steps"] == plan.steps
     manifest = json.loads((one.folder / "manifest.json").read_text())
@@ -420,8 +409,8 @@ def test_a_run_that_lost_patience_says_where(member, tmp_path):
 def test_plans_are_padded_to_the_longest(member):
     short = dataclasses.replace(changed(member, epochs=1.0), folder=pathlib.Path("b"))
     crew = Crew([member, short])
-    plans = [crew.plans[one.folder] for one in (member, short)]
-    long, padded = map(crew.padded_plan, plans)
+    plans = [crew.data.plans[one.folder] for one in (member, short)]
+    long, padded = map(crew.data.padded_plan, plans)
     steps = plans[1].steps
     assert steps < plans[0].steps == len(long["gather_TBL"])
     assert {name: rows.shape for name, rows in padded.items()} == {
@@ -449,3 +438,110 @@ def test_layers_that_as_good_as_stand_still_are_told_of(
     said = capsys.readouterr().out
     assert ("leaves the lowest of 30 layers 2e-16 of" in said) == told
     assert bool(said) == told
+
+
+@pytest.fixture
+def three(member, tmp_path):
+    """Members that differ in their seeds."""
+    (tmp_path / "s0").mkdir()
+    return [
+        dataclasses.replace(changed(member, seed=seed), folder=tmp_path / f"s{seed}")
+        for seed in range(3)
+    ]
+
+
+def test_a_population_too_large_for_memory_is_split_the_same_when_resumed(
+    three, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(population, "choose_mode", lambda: "vmap")
+    needed, trained = Crew(three[:1]).member_bytes("vmap"), []
+
+    def killed_at(count):
+        def train(crew, group, mode, *rest):
+            trained.append([one.folder.name for one in group])
+            assert mode == "vmap"
+            if len(trained) == count:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(finetune, "_train_group", train)
+
+    folder = tmp_path / "populations"
+    monkeypatch.setattr(memory, "free_bytes", lambda: needed)
+    with pytest.raises(InputError, match="a run needs .* beside the model"):
+        finetune.finetune(three, populations=folder)
+    assert not folder.exists()
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2.5 * needed)
+    killed_at(2)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.finetune(three, populations=folder)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 100 * needed)
+    killed_at(None)
+    finetune.finetune(three, populations=folder)
+    assert trained == [["s0", "s1"], ["s2"]] * 2
+    assert capsys.readouterr().out.count("2 are trained at a time") == 1
+    assert not folder.exists()
+
+
+def test_members_on_several_devices_end_as_on_one_also_when_interrupted(
+    three, tmp_path, monkeypatch
+):
+    """Three on two devices: two together, then one beside one that takes no step."""
+    settings, calls, train = three[0].settings, [], loop.train
+    often = {"checkpoint_seconds": 0.0, "choose": "best"}
+
+    def on_devices(run, folder):
+        return [
+            dataclasses.replace(
+                changed(
+                    one,
+                    mesh=dataclasses.replace(settings.mesh, run=run),
+                    model=dataclasses.replace(settings.model, depth=1),
+                    record=dataclasses.replace(settings.record, **often),
+                ),
+                folder=folder / one.folder.name,
+            )
+            for one in three
+        ]
+
+    def interrupted(work, **given):
+        advance = work.advance
+
+        def counted(*args):
+            calls.append(len(args[0].step))
+            if len(calls) == 3:
+                signal.raise_signal(signal.SIGINT)
+            return advance(*args)
+
+        work.advance = counted
+        return train(work, **given)
+
+    monkeypatch.setattr(loop, "train", interrupted)
+    populations = tmp_path / "populations"
+    spread, alone = on_devices(2, tmp_path), on_devices(1, tmp_path / "one")[1:]
+    with pytest.raises(KeyboardInterrupt):
+        finetune.finetune(spread, populations=populations)
+    finetune.finetune(spread, populations=populations)
+    # rounds: three until Ctrl-C, the one that was left, then four of the last member
+    assert calls == [2] * (3 + 1 + 4)
+    assert not populations.exists()
+    alone[0].folder.mkdir(parents=True)
+    finetune.finetune(alone, populations=populations)
+    for one, mine in zip(alone, spread[1:], strict=True):
+        assert final_record(one.folder) == final_record(mine.folder)
+
+
+@pytest.mark.parametrize(
+    ("members", "axes", "said"),
+    [
+        (1, {"run": 2}, "mesh.run=2 spreads .* only one run .* at most 1"),
+        (2, {"run": 4}, "mesh.run=4 spreads .* only 2 runs .* at most 2"),
+        (9, {"run": 9}, "mesh asks for 9 devices .* there are 8"),
+        (2, {"run": 2, "fsdp": 2}, "data=1, fsdp=2, tensor=1; a fine-tuning run is"),
+    ],
+)
+def test_devices_that_nothing_would_use_are_refused(member, members, axes, said):
+    mesh = dataclasses.replace(member.settings.mesh, **axes)
+    population = [changed(member, mesh=mesh)] * members
+    with pytest.raises(InputError, match=said):
+        finetune.finetune(population, populations=member.folder / "populations")
+    assert not list(member.folder.iterdir())

@@ -12,8 +12,10 @@ from tljax.data.labelled import LabelledSet
 from tljax.model import heads, transformer
 from tljax.objective import regularize
 from tljax.objective.classification import gather, labelled_loss
-from tljax.settings import RegularizeSettings, TransferSettings
-from tljax.train import optimizer, population, step
+from tljax.settings import MeshSettings, RegularizeSettings, TransferSettings
+from tljax.train import optimizer, population, sharding, step
+from tljax.transfer import lora
+from tljax.transfer.method import compose, split
 
 # float32: sums over a batch of 8 in another order, through a layer and back
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
@@ -149,6 +151,51 @@ def test_members_that_differ_in_regularisers_are_their_lone_runs(
         assert not same_bits(lone[0].params, lone[0].average)
 
 
+def test_members_that_differ_in_their_adapters_numbers_are_their_lone_runs(
+    optim_settings,
+):
+    path = "layers/0/attention/query"
+    kernel = np.random.default_rng(0).standard_normal((6, 4), np.float32)
+    params = {"layers": {"0": {"attention": {"query": {"kernel": kernel}}}}}
+    numbers = ((4.0, 0.1), (16.0, 0.1), (16.0, 0.5))
+    settings = [
+        TransferSettings("lora", rank=2, alpha=alpha, dropout=dropout)
+        for alpha, dropout in numbers
+    ]
+    moving, frozen = split(params, settings[0], jax.random.key(1))
+    state = step.init_state(moving, optim_settings)
+    trees = [
+        (
+            state,
+            optimizer.hyperparameters(optim_settings, 2, seed=0)
+            | lora.hyperparameters(transfer),
+        )
+        for transfer in settings
+    ]
+
+    def advance(transfer, members):
+        def loss(moving, batch, key):
+            params, adapter = compose(moving, frozen, transfer, key, batch["hparams"])
+            y = adapter(path, batch["x"], batch["x"] @ params["layers"]["0"]
+                        ["attention"]["query"]["kernel"])  # fmt: skip
+            return (y**2).sum(), {"weight": jnp.float32(1)}
+
+        train_step = step.make_train_step(loss, optim_settings)
+        rounds = population.make_train_rounds(train_step, lambda x, plan, t: {"x": x})
+        run = jax.jit(population.lift(rounds, "turn", shared=1))
+        state, hparams = population.stack(members)
+        count = len(members)
+        return run(jnp.ones((5, 6)), state, jnp.zeros(count), hparams,
+                   np.full(count, 3, np.int32))  # fmt: skip
+
+    together = advance(settings[0], trees)
+    ends = [population.member(together[0].params, i) for i in range(3)]
+    assert not same_bits(ends[0], ends[1]) and not same_bits(ends[1], ends[2])
+    for i in range(3):
+        mine = jax.tree.map(lambda x, i=i: x[i : i + 1], together)
+        assert same_bits(mine, advance(settings[i], trees[i : i + 1]))
+
+
 def test_a_vmapped_member_takes_the_lone_run_s_first_step(crew):
     train_step, flat, (state, plan, hparams) = crew
     first = np.ones(3, np.int32)
@@ -263,6 +310,44 @@ def test_rounds_are_the_plain_loop(line):
             *map(jax.tree.leaves, (population.member(rounds, i), lone)), strict=True
         ):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.fixture
+def devices():
+    """devices(run) -> a mesh of so many devices."""
+    return lambda run: sharding.make_mesh(
+        MeshSettings(run=run, data=1, fsdp=1, tensor=1)
+    )
+
+
+@pytest.mark.parametrize("mode", ["turn", "vmap"])
+@pytest.mark.parametrize("run", [2, 8])
+def test_members_on_several_devices_are_those_of_one(line, devices, mode, run):
+    """Three on two devices of two, and of one on eight; the rest take no step."""
+    _, advance, data, state, plan, hparams = line
+    results = []
+    for mesh in (devices(1), devices(run)):
+        lifted = population.lift(advance, mode, shared=1)
+        spread = jax.jit(population.spread(lifted, mesh, shared=1), donate_argnums=1)
+        trees = [
+            (population.member(state, i), jnp.asarray(plan[i]), hparams[i])
+            for i in range(3)
+        ]
+        own = population.assemble(iter(trees), mesh)
+        until = np.int32(population.padded(STEPS, mesh, fill=0))
+        placed = population.copied(data, mesh)
+        results.append(spread(placed, *own, until))
+    alone, together = results
+    steps = np.asarray(together[0].step)
+    np.testing.assert_array_equal(steps[:3], STEPS)
+    assert not steps[3:].any() and len(steps) == {2: 4, 8: 8}[run]
+    leaf = together[0].params["layers"]["0"]
+    assert leaf.addressable_shards[0].data.shape == (len(steps) // run, 4)
+    assert len(leaf.sharding.device_set) == run
+    for i in range(3):
+        mine = population.member(together, i, devices(run))
+        assert jax.tree.leaves(mine)[0].devices() == {jax.devices()[0]}
+        assert same_bits(mine, population.member(alone, i))
 
 
 @pytest.mark.parametrize("mode", ["turn", "vmap"])

@@ -6,24 +6,32 @@ Members share everything but MEMBER_KEYS (seed, n, epochs, rates ...); `train` i
 population of one.
 """
 
+import contextlib
 import functools
-import itertools
 import json
 import pathlib
-import shutil
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from tljax.cli import parts
-from tljax.cli.crew import Crew, Member
+from tljax.cli.crew import Crew
+from tljax.cli.members import (
+    Division,
+    Member,
+    check_shared,
+    forget_checkpoints,
+    forget_population,
+    identity,
+    read_division,
+    write_division,
+)
 from tljax.data.labelled import LabelledSet
 from tljax.data.packing import padding_share
 from tljax.evaluate import classification
 from tljax.model import transformer
 from tljax.model.product import product_dtype
-from tljax.objective import regularize
 from tljax.settings import (
     FinetuneSettings,
     InputError,
@@ -32,9 +40,15 @@ from tljax.settings import (
     TransferSettings,
     to_dict,
 )
-from tljax.train import loop, optimizer, population, step, unfreeze
+from tljax.train import (
+    loop,
+    memory,
+    population,
+    sharding,
+    unfreeze,
+)
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
-from tljax.train.files import sha256_of, write_json, write_text
+from tljax.train.files import write_json, write_text
 from tljax.train.progress import Progress
 from tljax.train.record import (
     RunRecord,
@@ -64,34 +78,52 @@ def finetune(
     """
     for one in members:
         check(one.settings)
-    _check_shared(members)
+    check_shared(members)
+    _check_mesh(members)
     ended = {
         one.folder: open_run(one.folder, to_dict(one.settings), "finetune")
         for one in members
     }
     _tell_of_layer_decay(members)
     parts.prepare_devices()
-    mode = population.choose_mode()
-    # a group stays whole while one of it is open: nothing depends on when
-    groups = list(itertools.batched(members, 1 if mode == "turn" else len(members)))
-    is_open = [not all(ended[one.folder] for one in group) for group in groups]
-    for group, going_on in zip(groups, is_open, strict=True):
-        if not going_on:  # killed before it could tidy up
-            _forget(populations, group)
-    if not any(is_open):
+    if all(ended.values()):  # killed, perhaps, before it could tidy up
+        division = read_division(populations, members)
+        forget_population(populations, members, division)
         return
     crew = Crew(members)
     for one in members:
-        keep_data(one.folder, crew.data)
-    plans = [crew.plans[one.folder] for one in members]
+        keep_data(one.folder, crew.data.facts)
+    division = _divide(crew, members, populations)
+    plans = [crew.data.plans[one.folder] for one in members]
     done = done_tokens = 0
     with Progress(title, sum(plan.steps for plan in plans)) as progress:
-        for group, going_on in zip(groups, is_open, strict=True):
-            if going_on:
+        for group in division.groups(members):
+            # a group stays whole while one of it is open: nothing depends on when
+            if all(ended[one.folder] for one in group):
+                forget_checkpoints(populations, group)
+            else:
                 bar = _Shifted(progress, done, done_tokens)
-                _train_group(crew, group, mode, populations, bar)
-            done += sum(crew.plans[one.folder].steps for one in group)
+                _train_group(crew, group, division.mode, populations, bar)
+            done += sum(crew.data.plans[one.folder].steps for one in group)
             done_tokens += sum(crew.tokens(one) for one in group)
+    forget_population(populations, members, division)
+
+
+def _divide(crew: Crew, members: Sequence[Member], populations) -> Division:
+    """As was written down; else as memory allows, and that is written down."""
+    division = read_division(populations, members)
+    if division:
+        return division
+    mode, devices = population.choose_mode(), crew.mesh.shape["run"]
+    fit, said = memory.members_together(
+        len(members), needed=crew.member_bytes(mode), free=memory.free_bytes(),
+        devices=devices,
+    )  # fmt: skip
+    if mode == "vmap" and said:
+        print(said)
+    division = Division(mode, devices if mode == "turn" else fit)
+    write_division(populations, members, division)
+    return division
 
 
 def check(settings: FinetuneSettings) -> None:
@@ -120,11 +152,24 @@ def check(settings: FinetuneSettings) -> None:
             f" positions; set it to at most {context}"
         )
     mesh = settings.mesh
-    if mesh.run * mesh.data * mesh.fsdp * mesh.tensor > 1:
+    if mesh.data * mesh.fsdp * mesh.tensor > 1:
         raise InputError(
-            "config.mesh asks for more than one device; fine-tuning runs on one: set"
-            " config.mesh.run=1, data=1, fsdp=1 and tensor=1"
+            f"config.mesh has data={mesh.data}, fsdp={mesh.fsdp}, tensor={mesh.tensor};"
+            " a fine-tuning run is trained on one device, and run alone spreads runs:"
+            " set data=1, fsdp=1 and tensor=1"
         )
+
+
+def _check_mesh(members: Sequence[Member]) -> None:
+    """Refuses more devices than there are, or than there are members for."""
+    mesh = members[0].settings.mesh
+    if mesh.run > len(members):
+        runs = f"{len(members)} runs" if len(members) > 1 else "one run"
+        raise InputError(
+            f"config.mesh.run={mesh.run} spreads runs over devices, but there is only"
+            f" {runs} to train; set it to at most {len(members)}"
+        )
+    sharding.make_mesh(mesh)
 
 
 def _check_start(settings: FinetuneSettings) -> None:
@@ -224,52 +269,6 @@ def _check_prompt(settings: FinetuneSettings) -> None:
         )
 
 
-# numbers that are traced where they are above 0; 0 is another program
-SWITCHES = ("model.dropout", "regularize.label_smoothing", "regularize.l2_start",
-            "regularize.mixout", "regularize.rdrop", "regularize.neftune",
-            "regularize.lm_weight", "regularize.ema", "regularize.replay",
-            "regularize.ewc")  # fmt: skip
-MEMBER_KEYS = ("seed", "epochs", "task.n", "optim.lr_peak", "optim.lr_muon",
-               "optim.weight_decay", "optim.layer_decay", "optim.lora_plus",
-               "regularize.wise", *SWITCHES)  # fmt: skip
-
-
-def _check_shared(members: list[Member]) -> None:
-    """Members may differ in MEMBER_KEYS only: another shape is another population.
-
-    What one of SWITCHES switches on, all members have, or none.
-    """
-    first = _shared(members[0].settings)
-    for one in members[1:]:
-        if _shared(one.settings) != first:
-            raise ValueError(f"{one.folder} differs in more than {MEMBER_KEYS}")
-
-
-def _shared(settings: FinetuneSettings) -> dict:
-    config = to_dict(settings)
-    for key in MEMBER_KEYS:
-        *groups, name = key.split(".")
-        node = config
-        for group in groups:
-            node = node.setdefault(group, {})
-        value = node.pop(name, None)
-        if key in SWITCHES:
-            node[name] = bool(value)
-    return config
-
-
-def identity(group: Sequence[Member]) -> str:
-    """Names a group's checkpoints: runs of one name but another config share none."""
-    return sha256_of([[one.folder.name, to_dict(one.settings)] for one in group])[:16]
-
-
-def _forget(populations: pathlib.Path, group: Sequence[Member]) -> None:
-    """Removes a group's checkpoints; others' stay."""
-    shutil.rmtree(populations / identity(group), ignore_errors=True)
-    if populations.exists() and not any(populations.iterdir()):
-        populations.rmdir()
-
-
 class _Shifted:
     """A progress bar that other members have already moved."""
 
@@ -282,71 +281,68 @@ class _Shifted:
 
 def _train_group(crew, group, mode, populations, progress) -> None:
     """Trains members together, then writes each one's run folder."""
-    plans = [crew.plans[one.folder] for one in group]
-    stacked = population.stack([crew.padded_plan(plan) for plan in plans])
-    hparams = population.stack(
-        [
-            optimizer.hyperparameters(one.settings.optim, plan.steps, one.settings.seed)
-            | regularize.hyperparameters(one.settings.regularize, one.settings.model)
+    plans = [crew.data.plans[one.folder] for one in group]
+    mesh = crew.mesh
+    stacked = population.assemble((crew.data.padded_plan(plan) for plan in plans), mesh)
+    hparams = population.assemble(
+        (
+            crew.hyperparameters(one.settings, steps=plan.steps)
             for one, plan in zip(group, plans, strict=True)
-        ]
+        ),
+        mesh,
     )
-    state = population.stack(
-        [
-            step.init_state(
-                crew.first_params(one.settings),
-                one.settings.optim,
-                one.settings.regularize,
-            )
-            for one in group
-        ]
-    )
+    state = population.assemble((crew.first_state(one) for one in group), mesh)
     _check_phases(group[0].settings.optim, state.params, plans)
     advance, data = crew.advance(mode), crew.data_on_device()
-    validation = crew.sets["validation"]
+    validation = crew.data.sets["validation"]
 
     def validate(state, members):
         return [
             classification.validation_record(
                 validation.labels,
-                crew.scorer.probabilities(
-                    population.member(state.chosen, i),
-                    crew.scoring["validation"],
-                    len(validation),
-                    crew.frozen,
+                crew.probabilities(
+                    group[i], population.member(state.chosen, i, mesh), "validation"
                 ),
             )
             for i in members
         ]
 
+    def advance_all(state, until):
+        until = population.padded(list(until), mesh, fill=0)
+        return advance(data, state, stacked, hparams, np.int32(until))
+
     tokens = [crew.tokens(one) for one in group]
     work = loop.Work(
         state=state,
         steps=[plan.steps for plan in plans],
-        advance=lambda state, until: advance(data, state, stacked, hparams, until),
+        advance=advance_all,
         validate=validate,
         data_state=lambda: None,
         set_data_state=lambda place: None,
         tokens_per_step=sum(tokens) / sum(plan.steps for plan in plans),
         chosen=lambda state: state.chosen,
-        others=len(crew.plans) > 1,
+        others=len(crew.data.plans) > 1,
     )
     folder = populations / identity(group)
-    records = [RunRecord(one.folder) for one in group]
-    checkpoints = Checkpoints(folder, group[0].settings.record.checkpoints_kept)
-    ended = loop.train(
-        work,
-        records=records,
-        checkpoints=checkpoints,
-        settings=group[0].settings.record,
-        progress=progress,
-    )
-    for i, one in enumerate(group):
-        _finish(crew, one, records[i], population.member(ended["params"], i), mode,
-                seconds=ended["seconds"] / len(group), steps=ended["steps"][i],
-                stopped=ended["stopped"][i])  # fmt: skip
-    checkpoints.close()
-    _forget(populations, group)
+    kept = group[0].settings.record.checkpoints_kept
+    with contextlib.ExitStack() as opened:
+        records = [opened.enter_context(RunRecord(one.folder)) for one in group]
+        checkpoints = opened.enter_context(
+            contextlib.closing(Checkpoints(folder, kept))
+        )
+        ended = loop.train(
+            work,
+            records=records,
+            checkpoints=checkpoints,
+            settings=group[0].settings.record,
+            progress=progress,
+        )
+        for i, one in enumerate(group):
+            params = population.member(ended["params"], i, mesh)
+            _finish(crew, one, records[i], params, mode,
+                    seconds=ended["seconds"] / len(group), steps=ended["steps"][i],
+                    stopped=ended["stopped"][i])  # fmt: skip
+    forget_checkpoints(populations, group)
 
 
 def _check_phases(optim: OptimSettings, params: dict, plans: Sequence) -> None:
@@ -368,36 +364,34 @@ def _finish(crew, one, record, params, mode, *, seconds, steps, stopped) -> None
     """
     settings = one.settings
     lost = bool(stopped) and stopped["reason"] == "not finite"
-    segments_TBL = crew.plans[one.folder].segments_TBL[:steps]
+    segments_TBL = crew.data.plans[one.folder].segments_TBL[:steps]
     tokens = segments_TBL.size
     if settings.regularize.wise < 1:
-        params = between(params, crew.first_weights, settings.regularize.wise)
+        params = between(params, crew.start.first_weights, settings.regularize.wise)
     results = {}
-    for name, labelled in crew.sets.items():
+    for name, labelled in crew.data.sets.items():
         if lost:
-            shape = len(labelled), len(crew.classes)
-            probabilities_IC = np.full(shape, 1 / len(crew.classes))
+            shape = len(labelled), len(crew.data.classes)
+            probabilities_IC = np.full(shape, 1 / len(crew.data.classes))
         else:
-            probabilities_IC = crew.scorer.probabilities(
-                params, crew.scoring[name], len(labelled), crew.frozen
-            )
+            probabilities_IC = crew.probabilities(one, params, name)
         results[name] = classification.full_record(labelled.labels, probabilities_IC)
         write_predictions(
             one.folder / "predictions" / f"{name}.jsonl", labelled, probabilities_IC
         )
-    write_json(one.folder / "classes.json", list(crew.classes))
-    crew.tokenizer.save(one.folder / "tokenizer.json")
+    write_json(one.folder / "classes.json", list(crew.data.classes))
+    crew.data.tokenizer.save(one.folder / "tokenizer.json")
     params = jax.device_get(params)
     if not lost:
         save_params(one.folder / "params", params)
     record.write_manifest(
         {
             **manifest_facts(to_dict(settings)),
-            "data": crew.data,
+            "data": crew.data.facts,
             "dtype": str(product_dtype(settings.model.dtype)),
-            "parameters": parts.count(crew.whole(params)),
+            "parameters": parts.count(crew.start.whole(params)),
             "parameters_moving": parts.count(params),
-            "init": crew.init_facts,
+            "init": crew.start.facts,
             "population_mode": mode,
             "seed": settings.seed,
             "tokens": tokens,

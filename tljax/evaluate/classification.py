@@ -35,8 +35,8 @@ class Scorer:
         below = untouched_layers(settings, transfer)
 
         @jax.jit
-        def step(moving, frozen, batch):
-            params, adapter = compose(moving, frozen, transfer)
+        def step(moving, frozen, batch, hparams):
+            params, adapter = compose(moving, frozen, transfer, hparams=hparams)
             found = logits(
                 settings, pooling, params, batch, adapter=adapter, below=below
             )
@@ -65,8 +65,9 @@ class Scorer:
         planned: tuple[np.ndarray, PackedPlan],
         items: int,
         frozen: dict | None = None,
+        hparams: dict | None = None,
     ) -> np.ndarray:
-        """float64 [I, C], in the set's own order."""
+        """float64 [I, C], in the set's own order; hparams as for `compose`."""
         flat, plan = planned
         name = "tokens_BL" if flat.ndim == 1 else "stream_BLD"
         results = []
@@ -78,7 +79,7 @@ class Scorer:
                 "segments_BL": plan.segments_TBL[t],
                 "labels_BM": plan.labels_TBM[t],
             }
-            results.append(self._step(moving, frozen or {}, batch))
+            results.append(self._step(moving, frozen or {}, batch, hparams or {}))
         found = np.stack([np.asarray(result, np.float64) for result in results])
         placed = plan.items_TBM >= 0
         probabilities_IC = np.zeros((items, found.shape[-1]))

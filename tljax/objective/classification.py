@@ -73,7 +73,7 @@ def labelled_loss(
         hparams = batch.get("hparams", {})
         if regularize.mixout:
             moving = mixout(moving, batch["start"], hparams["mixout"], key)
-        params, adapter = compose(moving, batch["frozen"], transfer, key)
+        params, adapter = compose(moving, batch["frozen"], transfer, key, hparams)
         if regularize.neftune:
             noise_BLD = extra.embedding_noise(
                 batch["segments_BL"], settings.width, hparams["neftune"],
@@ -96,14 +96,15 @@ def labelled_loss(
         return logits_BMC, nats, weight
 
     def replayed(moving, batch, key):
-        params, adapter = compose(moving, batch["frozen"], transfer, key)
+        hparams = batch["hparams"]
+        params, adapter = compose(moving, batch["frozen"], transfer, key, hparams)
 
         def nats_a_word():
             rows = batch["segments_BL"].shape[0]
             text = extra.drawn_rows(batch["replay"], rows, key)
             states_BLD = transformer.apply(
                 settings, params, text, adapter=adapter, dropout_key=key,
-                kept_share=batch["hparams"]["kept_share"],
+                kept_share=hparams["kept_share"],
             )  # fmt: skip
             return _mean_nats(params, states_BLD, text["targets_BL"])
 

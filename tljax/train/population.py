@@ -2,14 +2,17 @@
 
 'turn': members run one after another through one compiled program (CPU: their products
 already fill the cores); 'vmap': together (accelerators: small ones alone would not).
-Either way a lone run is a population of one, through the same program.
+Either way a lone run is a population of one, through the same program. Over the mesh's
+axis 'run' each device has members and a loop of its own, without a word to the others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Tree = Any
 
@@ -44,14 +47,64 @@ def lift(function: Callable, mode: str, shared: int = 0) -> Callable:
     return in_turn
 
 
+def spread(lifted: Callable, mesh: Mesh, shared: int = 0) -> Callable:
+    """The lifted function on every device of the axis 'run', for the members there.
+
+    Args:
+      lifted: of `lift`.
+      mesh: whose axes, but for 'run', have size 1.
+      shared: as for `lift`; these arguments lie on every device.
+    """
+    if mesh.shape["run"] == 1:
+        return lifted
+    own, whole = PartitionSpec("run"), PartitionSpec()
+
+    def spread_out(*args):
+        specs = (whole,) * shared + (own,) * (len(args) - shared)
+        return jax.shard_map(
+            lifted, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False
+        )(*args)
+
+    return spread_out
+
+
 def stack(trees: list[Tree]) -> Tree:
     """Members' trees -> one tree with axis S."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def member(tree: Tree, index: int) -> Tree:
-    """One member's tree."""
-    return jax.tree.map(lambda leaf: leaf[index], tree)
+def assemble(trees: Iterable[Tree], mesh: Mesh) -> Tree:
+    """Members' trees -> one tree with axis S, spread over the axis 'run'.
+
+    S is padded to a multiple of the axis with the last member once more, which is to
+    take no step. Passes through the host, for no device need hold all members.
+    """
+    if mesh.shape["run"] == 1:
+        return stack(list(trees))
+    trees = padded([jax.device_get(tree) for tree in trees], mesh)
+    place = NamedSharding(mesh, PartitionSpec("run"))
+    return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), place), *trees)
+
+
+def padded(members: list, mesh: Mesh, fill: Any = None) -> list:
+    """As many as the axis 'run' divides: the last once more, or `fill`."""
+    missing = -len(members) % mesh.shape["run"]
+    return members + [members[-1] if fill is None else fill] * missing
+
+
+def copied(tree: Tree, mesh: Mesh) -> Tree:
+    """What members share, on every device of the mesh."""
+    if mesh.shape["run"] == 1:
+        return tree
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def member(tree: Tree, index: int, mesh: Mesh | None = None) -> Tree:
+    """One member's tree; of a mesh of several devices on the first of them."""
+    found = jax.tree.map(lambda leaf: leaf[index], tree)
+    if mesh is None or mesh.shape["run"] == 1:
+        return found
+    return jax.device_put(found, mesh.devices.flat[0])
 
 
 def make_train_rounds(train_step: Callable, take: Callable) -> Callable:

@@ -6,7 +6,9 @@
 Never W + A B per member: a population shares its kernels.
 """
 
+import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,8 +21,39 @@ from tljax.transfer.addition import Addition, Leaves, draw, path_key, places, ro
 _SMALLEST = 1e-12  # squared length of a column that is divided by
 
 
-def scale_of(settings: TransferSettings) -> float:
+@dataclasses.dataclass(frozen=True)
+class Traced(TransferSettings):
+    """Settings of a program whose numbers are a member's own, float32 scalars."""
+
+    scale: Any = None
+    kept_share: Any = None
+
+
+def hyperparameters(settings: TransferSettings) -> dict[str, jax.Array]:
+    """What members of a population may differ in; {} of other methods."""
+    if settings.method not in ("lora", "dora"):
+        return {}
+    return {
+        "addition_scale": jnp.float32(scale_of(settings)),
+        "addition_kept_share": jnp.float32(1 - settings.dropout),
+    }
+
+
+def traced(settings: TransferSettings, hparams: Mapping[str, Any]) -> TransferSettings:
+    """The settings with a member's own numbers, where hparams has them."""
+    if "addition_scale" not in hparams:
+        return settings
+    return Traced(
+        **dataclasses.asdict(settings),
+        scale=hparams["addition_scale"],
+        kept_share=hparams["addition_kept_share"],
+    )
+
+
+def scale_of(settings: TransferSettings) -> float | jax.Array:
     """Of the addition: alpha / R, or alpha / sqrt(R) (rsLoRA, Kalajdzievski 2023)."""
+    if isinstance(settings, Traced):
+        return settings.scale
     power = 0.5 if settings.scaling == "rank_stabilized" else 1.0
     return settings.alpha / settings.rank**power
 
@@ -83,8 +116,11 @@ def _addition(own: Leaves, path: str, x, settings, dropout_key) -> jax.Array:
     a_DR, b_RF = (own[f"{path}/{name}"].astype(x.dtype) for name in "ab")
     if dropout_key is not None and settings.dropout:
         key = path_key(dropout_key, path)
-        kept = jax.random.bernoulli(key, 1 - settings.dropout, x.shape)
-        x = jnp.where(kept, x / (1 - settings.dropout), 0)
+        kept_share = jnp.float32(1 - settings.dropout)
+        if isinstance(settings, Traced):
+            kept_share = settings.kept_share
+        kept = jax.random.bernoulli(key, kept_share, x.shape)
+        x = jnp.where(kept, x / kept_share.astype(x.dtype), 0)
     x_ND = x.reshape(-1, x.shape[-1])
     scale = jnp.asarray(scale_of(settings), x.dtype)
     return product(product(x_ND, a_DR), b_RF) * scale

@@ -238,9 +238,15 @@ def compose(
     frozen: Mapping[str, Any],
     settings: TransferSettings,
     dropout_key: jax.Array | None = None,
+    hparams: Mapping[str, Any] | None = None,
 ) -> Composed:
-    """The tree and the adapter that the model is applied with."""
+    """The tree and the adapter that the model is applied with.
+
+    What hparams has of the adapter's numbers (`lora.hyperparameters`) takes the place
+    of those in the settings.
+    """
     addition = METHODS[settings.method].addition
+    settings = lora.traced(settings, hparams or {})
     own, whole = _parts(moving, frozen, addition)
     adapter = addition.hook(own, whole, settings, dropout_key) if own else None
     return Composed(nested(whole), adapter)

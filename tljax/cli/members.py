@@ -1,0 +1,122 @@
+"""Members of a population: what they may differ in, which of them train together.
+
+members -> groups, one after another     turn: one member; vmap: as many as fit
+    populations/ID.json                  how they were divided: resumed, so again
+    populations/ID/checkpoints           of the group that is training
+"""
+
+import dataclasses
+import itertools
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tljax.settings import FinetuneSettings, InputError, to_dict
+from tljax.train.files import read_json, sha256_of, write_json
+
+# numbers that are traced where they are above 0; 0 is another program
+SWITCHES = ("model.dropout", "regularize.label_smoothing", "regularize.l2_start",
+            "regularize.mixout", "regularize.rdrop", "regularize.neftune",
+            "regularize.lm_weight", "regularize.ema", "regularize.replay",
+            "regularize.ewc", "transfer.dropout")  # fmt: skip
+MEMBER_KEYS = ("seed", "epochs", "task.n", "optim.lr_peak", "optim.lr_muon",
+               "optim.weight_decay", "optim.layer_decay", "optim.lora_plus",
+               "regularize.wise", "transfer.alpha", *SWITCHES)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One run of a population."""
+
+    settings: FinetuneSettings
+    folder: pathlib.Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """How members train: mode of `population.lift`, how many at a time."""
+
+    mode: str
+    together: int
+
+    def groups(self, members: Sequence[Member]) -> list[tuple[Member, ...]]:
+        """The members in order, so many at a time."""
+        return list(itertools.batched(members, self.together))
+
+
+def check_shared(members: Sequence[Member]) -> None:
+    """Members may differ in MEMBER_KEYS only: another shape is another population.
+
+    What one of SWITCHES switches on, all members have, or none.
+
+    Raises:
+      InputError: names the key, two members and what each of them has.
+    """
+    first, *others = members
+    shared = dict(_leaves(dataclasses.asdict(first.settings)))
+    for one in others:
+        own = dict(_leaves(dataclasses.asdict(one.settings)))
+        for key in shared | own:
+            here, there = shared.get(key), own.get(key)
+            if here == there or (key in MEMBER_KEYS and key not in SWITCHES):
+                continue
+            if key in SWITCHES and bool(here) == bool(there):
+                continue
+            wanted = "0 in all or in none" if key in SWITCHES else "the same in all"
+            raise InputError(
+                f"config.{key} is {here!r} in {first.folder.name}, {there!r} in"
+                f" {one.folder.name}: members of a population share their program; it"
+                f" must be {wanted}, or they are trained apart"
+            )
+
+
+def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """('optim.lr_peak', .1) of {"optim": {"lr_peak": .1}}."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def identity(group: Sequence[Member]) -> str:
+    """Names a group's checkpoints: runs of one name but another config share none."""
+    return sha256_of([[one.folder.name, to_dict(one.settings)] for one in group])[:16]
+
+
+def read_division(
+    populations: pathlib.Path, members: Sequence[Member]
+) -> Division | None:
+    """How these members were divided; None if they have not begun, or have ended."""
+    path = _division_path(populations, members)
+    return Division(**read_json(path)) if path.exists() else None
+
+
+def write_division(
+    populations: pathlib.Path, members: Sequence[Member], division: Division
+) -> None:
+    """Keeps how the members are divided until all have ended."""
+    path = _division_path(populations, members)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, dataclasses.asdict(division))
+
+
+def forget_checkpoints(populations: pathlib.Path, group: Sequence[Member]) -> None:
+    """Removes those of a group that has ended."""
+    shutil.rmtree(populations / identity(group), ignore_errors=True)
+
+
+def forget_population(
+    populations: pathlib.Path, members: Sequence[Member], division: Division | None
+) -> None:
+    """Removes what is kept of members that have all ended; others' stays."""
+    for group in division.groups(members) if division else ():
+        forget_checkpoints(populations, group)
+    _division_path(populations, members).unlink(missing_ok=True)
+    if populations.exists() and not any(populations.iterdir()):
+        populations.rmdir()
+
+
+def _division_path(populations, members) -> pathlib.Path:
+    return populations / f"{identity(members)}.json"
