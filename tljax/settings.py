@@ -265,6 +265,7 @@ METHOD_KEYS: dict[str, tuple[str, ...]] = {
     "bottleneck": ("frozen_layers", "width", "placement"),
     "ia3": ("frozen_layers",),
     "prompt": ("prompt_length",),
+    "prefix": ("frozen_layers", "prefix_length"),
 }
 WEIGHT_METHODS = ("full", "bitfit", "norms", "rule")  # move weights of the model alone
 
@@ -314,6 +315,11 @@ class TransferSettings:
     )
     prompt_length: int = setting(
         "prompt: learned vectors before every text; they count as tokens of its length",
+        low=1,
+        default=20,
+    )
+    prefix_length: int = setting(
+        "prefix: learned keys and values before those of every attention",
         low=1,
         default=20,
     )

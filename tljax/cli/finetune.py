@@ -135,10 +135,14 @@ def _check_start(settings: FinetuneSettings) -> None:
             "config.head.start='probe' fits features of a pre-trained model, but"
             " config.init.source is empty; give a source, or take 'random'"
         )
-    if settings.head.start == "probe" and settings.transfer.method == "prompt":
+    if settings.head.start == "probe" and settings.transfer.method in (
+        "prompt",
+        "prefix",
+    ):
         raise InputError(
             "config.head.start='probe' fits features of texts without the vectors that"
-            " config.transfer.method='prompt' puts before them; take 'random'"
+            f" config.transfer.method={settings.transfer.method!r} puts before them;"
+            " take 'random'"
         )
     if not anew:
         return
