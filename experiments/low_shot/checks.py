@@ -21,7 +21,7 @@ from experiments.low_shot.stages import (
     pretrain_settings,
     tuning_grids,
 )
-from tljax.cli.finetune import check as check_finetune
+from tljax.cli.contradictions import check as check_finetune
 from tljax.cli.models import source_settings
 from tljax.cli.pretrain import check as check_pretrain
 from tljax.data.labelled import LabelledSet
