@@ -166,8 +166,8 @@ class Parity:
         error = float(np.abs(found - wanted)[real].max())
         self.add(case, "as GGUF, in Transformers", error, BOUND)
 
-    def adapter(self, case: str) -> None:
-        """LoRA factors of a tiny model, read by PEFT."""
+    def adapter(self, case: str, method: str) -> None:
+        """What a method adds to a tiny model, read by PEFT."""
         import jax
 
         from tljax.cli.models import open_model
@@ -181,13 +181,11 @@ class Parity:
         folder, out = self.work / "checkpoints" / case, self.work / "adapters" / case
         _fresh(out)
         model = open_model(f"hf:{folder}", dtype="float32")
-        lora = TransferSettings(
-            method="lora", rank=3, alpha=5.0, scaling="rank_stabilized"
-        )
-        moving, frozen = split(model.params, lora, jax.random.key(0))
+        transfer = TransferSettings(method=method, **ADAPTERS[method])
+        moving, frozen = split(model.params, transfer, jax.random.key(0))
         random = np.random.default_rng(0)
-        moving = jax.tree.map(  # b begins at zero: drawn, lest nothing be compared
-            lambda x: random.standard_normal(x.shape, np.float32) * 0.1, moving
+        moving = jax.tree.map(  # off its start, lest nothing be compared
+            lambda x: x + random.standard_normal(x.shape, np.float32) * 0.1, moving
         )
         tokens, mask = (np.load(folder / f"{n}.npy") for n in ("tokens", "mask"))
         batch = {
@@ -197,23 +195,28 @@ class Parity:
 
         @jax.jit
         def logits(moving, frozen):
-            params, adapter = compose(moving, frozen, lora)
+            params, adapter = compose(moving, frozen, transfer)
             states = transformer.apply(model.settings, params, batch, adapter=adapter)
             return transformer.logits_of(params, states)
 
         ours = np.asarray(logits(moving, frozen))
         family, _ = write_config(model.settings, ours.shape[-1])
-        config, tensors = peft_adapter(moving, family, lora, base=str(folder))
+        config, tensors = peft_adapter(moving, family, transfer, base=str(folder))
         write_adapter_folder(out, config=config, tensors=tensors, model_card="")
         found = self.work / "outputs" / "adapter.npz"
         _run([self.python, "-c", ADAPTER, folder, out, found])
         theirs = np.load(found)
         if np.abs(theirs["logits"] - theirs["base"]).max() < 100 * BOUND:
-            sys.exit(f"{case}: the adapter changes nothing, so nothing is compared")
+            sys.exit(f"{case}: {method} changes nothing, so nothing is compared")
         error = float(np.abs(ours - theirs["logits"])[mask > 0].max())
-        self.add(case, "adapter, in PEFT", error, BOUND)
+        self.add(case, f"{method}, in PEFT", error, BOUND)
 
 
+ADAPTERS = {
+    "lora": {"rank": 3, "alpha": 5.0, "scaling": "rank_stabilized"},
+    "dora": {"rank": 3, "alpha": 5.0},
+    "ia3": {},
+}
 ADAPTER = """
 import sys, pathlib, numpy as np, torch
 from peft import PeftModel
@@ -328,7 +331,8 @@ def main() -> int:
         for case in ("llama_plain", "qwen2_plain"):
             parity.gguf_round_trip(case)
         for case in ("llama_plain", "qwen2_plain", "qwen3", "gemma3_text"):
-            parity.adapter(case)
+            for method in ADAPTERS:
+                parity.adapter(case, method)
     if given.only != "tiny":
         parity.smollm2()
         parity.minilm()

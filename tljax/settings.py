@@ -293,6 +293,7 @@ METHOD_KEYS: dict[str, tuple[str, ...]] = {
     "bottleneck": ("frozen_layers", "width", "placement"),
     "ia3": ("frozen_layers",),
     "prompt": ("prompt_length",),
+    "prefix": ("frozen_layers", "prefix_length"),
 }
 WEIGHT_METHODS = ("full", "bitfit", "norms", "rule")  # move weights of the model alone
 
@@ -342,6 +343,11 @@ class TransferSettings:
     )
     prompt_length: int = setting(
         "prompt: learned vectors before every text; they count as tokens of its length",
+        low=1,
+        default=20,
+    )
+    prefix_length: int = setting(
+        "prefix: learned keys and values before those of every attention",
         low=1,
         default=20,
     )
@@ -453,67 +459,6 @@ class RegularizeSettings:
                 f"{where}.replay_every={self.replay_every} is read where"
                 f" {where}.replay is above 0 only; set that, or leave it out"
             )
-
-    def check_run(
-        self,
-        where: str,
-        *,
-        source: str,
-        model: ModelSettings,
-        transfer: TransferSettings,
-    ) -> None:
-        """Refuses what this run would never read, or cannot compute.
-
-        Args:
-          where: prefix for messages, e.g. "config.regularize".
-          source: config.init.source; '' = scratch.
-          model: of the run.
-          transfer: of the run.
-        """
-        frozen = model.depth if transfer.method == "head" else transfer.frozen_layers
-
-        def refuse(name: str, reason: str) -> None:
-            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
-                raise InputError(f"{where}.{name}={getattr(self, name)}: {reason}")
-
-        for name in ("l2_start", "mixout", "ewc", "wise"):
-            if not source:
-                refuse(name, "config.init.source is empty: no weights to stay near")
-            if transfer.method not in WEIGHT_METHODS:
-                refuse(
-                    name,
-                    f"with config.transfer.method={transfer.method!r} the weights stay"
-                    " as they began; leave it out",
-                )
-        if frozen >= model.depth:
-            refuse("mixout", "every layer is frozen; leave it out")
-        if transfer.method in ("bitfit", "norms"):
-            refuse(
-                "mixout",
-                f"it acts on matrices, and config.transfer.method={transfer.method!r}"
-                " moves none; leave it out",
-            )
-        if frozen >= model.depth or not (model.dropout or transfer.dropout):
-            refuse(
-                "rdrop",
-                "both passes would be one: no layer that moves has dropout; set"
-                " config.model.dropout, e.g. to 0.1",
-            )
-        for name in ("neftune", "lm_weight", "replay"):
-            if frozen:
-                refuse(
-                    name,
-                    "the frozen layers' output takes the tokens' place; leave it out or"
-                    " freeze no layer",
-                )
-        for name in ("lm_weight", "replay", "ewc"):
-            if not model.causal:
-                refuse(name, "config.model.causal=False: it sees the next word")
-            if not model.tied:
-                refuse(
-                    name,
-                    "config.model.tied=False: fine-tuning keeps no output matrix",
-                )
 
 
 UNREGULARIZED = RegularizeSettings()

@@ -22,8 +22,8 @@ from experiments.stages import (
     pretrain_settings,
     run_folder,
 )
+from tljax.cli.contradictions import check as check_finetune
 from tljax.cli.finetune import Member, finetune
-from tljax.cli.finetune import check as check_finetune
 from tljax.cli.models import source_settings
 from tljax.cli.pretrain import check as check_pretrain
 from tljax.cli.pretrain import pretrain

@@ -16,7 +16,7 @@ from experiments.low_shot.settings import (
 )
 from experiments.low_shot.stages import finetune_settings, tuning_grids
 from experiments.stages import adapt_settings, naming, pretrain_settings
-from tljax.cli.finetune import check as check_finetune
+from tljax.cli.contradictions import check as check_finetune
 from tljax.cli.models import source_settings
 from tljax.cli.pretrain import check as check_pretrain
 from tljax.data.sources import Source

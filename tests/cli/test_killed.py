@@ -34,7 +34,10 @@ STEPS = 10
 
 @pytest.fixture
 def configs(pretrain_config, finetune_config, tmp_path):
-    """A language model, and two labelled subsets that are learnt on top of it."""
+    """A language model, and two labelled subsets that are learnt on top of it.
+
+    These average their parameters and may end early: both go on where they were.
+    """
     text, labelled = tmp_path / "text", tmp_path / "labelled.csv"
     text.mkdir()
     words = "the film was a very good bad long dull bright story of two old friends"
@@ -57,7 +60,8 @@ def configs(pretrain_config, finetune_config, tmp_path):
         "length": 64,
     }
     finetune_config["init"] |= {"source": "lm"}
-    finetune_config["record"] |= often
+    finetune_config["record"] |= often | {"rounds": 8, "validations": 8, "patience": 2}
+    finetune_config["regularize"] = {"ema": 0.5}
     small = finetune_config | {"task": finetune_config["task"] | {"n": 16}, "seed": 6}
     return [pretrain_config | {"steps": STEPS}, finetune_config, small]
 
@@ -140,6 +144,7 @@ def test_a_killed_job_ends_as_if_it_had_never_been(tmp_path, start):
         _, said = job.communicate(timeout=300)
         assert job.returncode == 0, said
     expected = result(tmp_path / "whole")
+    print([expected[name][-1].get("stopped") for name in RUNS])
     assert len(expected) == len(RUNS) + 4  # validation and test of two runs
     assert result(broken) == expected
     left = {path.name for path in broken.iterdir()}

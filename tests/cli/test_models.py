@@ -86,7 +86,7 @@ def test_a_run_that_cannot_be_merged_predicts_and_no_more(
 ):
     run, out = tmp_path / "run", tmp_path / "labels.jsonl"
     start = [f"--config.init.source={language_run}", f"--workdir={run}"]
-    method = ["--config.transfer.method=bottleneck", "--config.optim.lr_peak=0.1"]
+    method = ["--config.transfer.method=prefix", "--config.optim.lr_peak=0.1"]
     assert main(["train", *finetune_arguments, *start, *method]) == 0
     lines = (run / "predictions" / "test.jsonl").read_text().splitlines()
     wanted = {
@@ -104,9 +104,9 @@ def test_a_run_that_cannot_be_merged_predicts_and_no_more(
         ["export", f"--run={run}", f"--out={out}x"],
         ["embed", f"--model={run}", *file],
     ):
-        assert "method='bottleneck' adds to the model what" in refused(*verb)
+        assert "method='prefix' adds to the model what" in refused(*verb)
     again = [*finetune_arguments, f"--config.init.source={run}", f"--workdir={out}"]
-    assert "method='bottleneck' adds to the model what" in refused("train", *again)
+    assert "method='prefix' adds to the model what" in refused("train", *again)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"init": {}}', '{"init": 3}'])

@@ -40,7 +40,8 @@ def attend(*arrays, causal, window=0):
 
 
 def attend_by_hand(q_BQHE, k_BKHE, v_BKHE, segments_BL, causal, window=0):
-    """One query at a time, over the positions that it may see."""
+    """One query at a time, over the positions that it may see, and all before these."""
+    before = np.ones(k_BKHE.shape[1] - q_BQHE.shape[1], bool)
     q_BQHE, k_BKHE, v_BKHE = (
         np.asarray(x, np.float64) for x in (q_BQHE, k_BKHE, v_BKHE)
     )
@@ -51,6 +52,7 @@ def attend_by_hand(q_BQHE, k_BKHE, v_BKHE, segments_BL, causal, window=0):
             seen &= np.arange(len(seen)) <= i
         if window:
             seen &= np.arange(len(seen)) > i - window
+        seen = np.concatenate([before, seen])
         scores_K = k_BKHE[b, seen, h] @ q_BQHE[b, i, h] / np.sqrt(q_BQHE.shape[-1])
         weights_K = np.exp(scores_K - scores_K.max())
         out_BQHE[b, i, h] = weights_K @ v_BKHE[b, seen, h] / weights_K.sum()
@@ -69,15 +71,34 @@ def test_blocks_of_any_size_give_plain_attention(monkeypatch, block, causal, win
     np.testing.assert_allclose(out, by_hand, **CLOSE)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("block", [4, 64])
 @pytest.mark.parametrize(("causal", "window"), [(True, 0), (False, 0), (True, 3)])
-def test_own_gradients_are_those_of_plain_attention(monkeypatch, causal, window, dtype):
+def test_keys_before_the_row_are_seen_by_all(monkeypatch, block, causal, window):
+    monkeypatch.setattr(attention, "_BLOCK", block)
+    q, k, v = (draw(heads=3, seed=i, length=12 + 2 * (i > 0)) for i in range(3))
+    out = attend(q, k, v, SEGMENTS_BL, causal=causal, window=window)
+    by_hand = attend_by_hand(q, k, v, SEGMENTS_BL, causal, window)
+    np.testing.assert_allclose(out, by_hand, **CLOSE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("causal", "window", "before"),
+    [(True, 0, 0), (False, 0, 0), (True, 3, 0), (True, 3, 2)],
+)
+def test_own_gradients_are_those_of_plain_attention(
+    monkeypatch, causal, window, before, dtype
+):
     monkeypatch.setattr(attention, "_BLOCK", 4)
-    q, k, v = (jnp.asarray(draw(heads=3, seed=seed), dtype) for seed in range(3))
+    q, k, v = (
+        jnp.asarray(draw(heads=3, seed=i, length=12 + before * (i > 0)), dtype)
+        for i in range(3)
+    )
     pull = jnp.asarray(draw(heads=3, seed=3), dtype)
     same = SEGMENTS_BL[:, :, None] == SEGMENTS_BL[:, None, :]
     seen_BQK = same & (np.tri(12, dtype=bool) if causal else True)
     seen_BQK &= ~np.tri(12, k=-window, dtype=bool) if window else True
+    seen_BQK = np.pad(seen_BQK, ((0, 0), (0, 0), (before, 0)), constant_values=True)
 
     def plain(q, k, v):
         scores = jnp.einsum("bqhe,bkhe->bhqk", q, k) / 2.0

@@ -107,9 +107,10 @@ def test_a_member_in_turn_is_the_lone_run_bit_for_bit(crew):
         assert not same_bits(mine[0].params, one[0].params)
 
 
-def test_members_that_differ_in_regularisers_are_their_lone_runs(
-    model_settings, optim_settings, draw_params
-):
+@pytest.fixture
+def regularised(model_settings, optim_settings, draw_params):
+    """(rounds, data, [state, plan, hparams] a member) with every regulariser on."""
+
     def init(key):
         params = transformer.init_params(model_settings, 20, key)
         return params | {"head": heads.init_classifier(16, 3, key)}
@@ -135,7 +136,6 @@ def test_members_that_differ_in_regularisers_are_their_lone_runs(
         step.make_train_step(loss, optim_settings, on),
         lambda data, *args: take(data["flat"], *args) | data["shared"],
     )
-    advance = jax.jit(population.lift(rounds, "turn", shared=1))
     bank = {
         name: np.random.default_rng(i).integers(1, 20, (5, 24))
         for i, name in enumerate(("tokens_BL", "targets_BL", "segments_BL"))
@@ -143,6 +143,12 @@ def test_members_that_differ_in_regularisers_are_their_lone_runs(
     bank["segments_BL"].sort(axis=1)
     shared = {"start": start, "replay": bank}
     data = {"flat": batches.flat_tokens(labelled), "shared": shared}
+    return rounds, data, trees
+
+
+def test_members_that_differ_in_regularisers_are_their_lone_runs(regularised):
+    rounds, data, trees = regularised
+    advance = jax.jit(population.lift(rounds, "turn", shared=1))
     together = advance(data, *population.stack(trees), np.int32([2, 2]))
     for i, own in enumerate(trees):
         lone = advance(data, *population.stack([own]), np.int32([2]))
@@ -194,6 +200,19 @@ def test_members_that_differ_in_their_adapters_numbers_are_their_lone_runs(
     for i in range(3):
         mine = jax.tree.map(lambda x, i=i: x[i : i + 1], together)
         assert same_bits(mine, advance(settings[i], trees[i : i + 1]))
+
+
+def test_vmapped_members_that_differ_in_regularisers_take_their_first_step(regularised):
+    rounds, data, trees = regularised
+    ours, theirs = (
+        jax.jit(population.lift(rounds, mode, shared=1))(
+            data, *population.stack(trees), np.ones(2, np.int32)
+        )
+        for mode in ("vmap", "turn")
+    )
+    for one, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        np.testing.assert_allclose(one, other, **CLOSE)
+    assert len(np.unique(ours[1]["nats"])) == 2
 
 
 def test_a_vmapped_member_takes_the_lone_run_s_first_step(crew):

@@ -78,7 +78,9 @@ def test_nothing_changes_at_first(plain_settings, params, name):
     np.testing.assert_allclose(found, states(plain_settings, params, BATCH), **CLOSE)
 
 
-@pytest.mark.parametrize("name", ["lora", "dora", "ia3", "bottleneck", "prompt"])
+@pytest.mark.parametrize(
+    "name", ["lora", "dora", "ia3", "bottleneck", "prompt", "prefix"]
+)
 def test_merged_is_unmerged_or_refused(plain_settings, params, moved, name):
     settings = TransferSettings(method=name)
     moving, frozen = moved(settings)

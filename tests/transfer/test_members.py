@@ -19,6 +19,7 @@ METHODS = {
     "bottleneck": TransferSettings(method="bottleneck", width=3),
     "ia3": TransferSettings(method="ia3"),
     "prompt": TransferSettings(method="prompt", prompt_length=2),
+    "prefix": TransferSettings(method="prefix", prefix_length=2),
 }
 STEPS = 3
 

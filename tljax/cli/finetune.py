@@ -7,7 +7,6 @@ population of one.
 """
 
 import contextlib
-import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 
 from tljax.cli import parts
+from tljax.cli.contradictions import check
 from tljax.cli.crew import Crew
 from tljax.cli.members import (
     Division,
@@ -30,14 +30,10 @@ from tljax.cli.members import (
 from tljax.data.labelled import LabelledSet
 from tljax.data.packing import padding_share
 from tljax.evaluate import classification
-from tljax.model import transformer
 from tljax.model.product import product_dtype
 from tljax.settings import (
-    FinetuneSettings,
     InputError,
-    ModelSettings,
     OptimSettings,
-    TransferSettings,
     to_dict,
 )
 from tljax.train import (
@@ -57,7 +53,6 @@ from tljax.train.record import (
     manifest_facts,
     open_run,
 )
-from tljax.transfer.method import prompt_places, split
 from tljax.transfer.start import between
 
 _STILL = 1e-3  # share of the learning rate with which a layer hardly moves
@@ -126,40 +121,6 @@ def _divide(crew: Crew, members: Sequence[Member], populations) -> Division:
     return division
 
 
-def check(settings: FinetuneSettings) -> None:
-    """Raises InputError for values that cannot go together."""
-    transformer.check(settings.model)
-    if settings.transfer != TransferSettings() and not settings.init.source:
-        raise InputError(
-            "config.transfer freezes weights, but config.init.source is empty: what"
-            " would stay is untrained; give a source or leave config.transfer out"
-        )
-    if settings.transfer != TransferSettings():
-        _check_transfer(settings.model, settings.transfer)
-        _check_prompt(settings)
-    settings.regularize.check_run(
-        "config.regularize", source=settings.init.source, model=settings.model,
-        transfer=settings.transfer,
-    )  # fmt: skip
-    _check_start(settings)
-    _check_optim(settings)
-    if settings.epochs == 0:
-        raise InputError("config.epochs is 0; it must be more than 0")
-    context = settings.model.context
-    if settings.model.positions == "learned" and settings.task.length > context:
-        raise InputError(
-            f"config.task.length={settings.task.length}, but the model has {context}"
-            f" positions; set it to at most {context}"
-        )
-    mesh = settings.mesh
-    if mesh.data * mesh.fsdp * mesh.tensor > 1:
-        raise InputError(
-            f"config.mesh has data={mesh.data}, fsdp={mesh.fsdp}, tensor={mesh.tensor};"
-            " a fine-tuning run is trained on one device, and run alone spreads runs:"
-            " set data=1, fsdp=1 and tensor=1"
-        )
-
-
 def _check_mesh(members: Sequence[Member]) -> None:
     """Refuses more devices than there are, or than there are members for."""
     mesh = members[0].settings.mesh
@@ -172,66 +133,6 @@ def _check_mesh(members: Sequence[Member]) -> None:
     sharding.make_mesh(mesh)
 
 
-def _check_start(settings: FinetuneSettings) -> None:
-    """Refuses fresh layers that are not there or would stay; a probe of nothing."""
-    anew, depth = settings.init.reinit_layers, settings.model.depth
-    if settings.head.start == "probe" and not settings.init.source:
-        raise InputError(
-            "config.head.start='probe' fits features of a pre-trained model, but"
-            " config.init.source is empty; give a source, or take 'random'"
-        )
-    if settings.head.start == "probe" and settings.transfer.method == "prompt":
-        raise InputError(
-            "config.head.start='probe' fits features of texts without the vectors that"
-            " config.transfer.method='prompt' puts before them; take 'random'"
-        )
-    if not anew:
-        return
-    if not settings.init.source:
-        raise InputError(
-            f"config.init.reinit_layers={anew}, but config.init.source is empty: every"
-            " layer is drawn anew; leave it out"
-        )
-    if settings.transfer.method != "full":
-        raise InputError(
-            f"config.init.reinit_layers={anew} draws layers anew that would then stay"
-            f" untrained with config.transfer.method={settings.transfer.method!r};"
-            " take 'full'"
-        )
-    if settings.regularize.ewc:
-        raise InputError(
-            f"config.regularize.ewc={settings.regularize.ewc} weighs what the model has"
-            f" learnt, but config.init.reinit_layers={anew} draws layers anew; take one"
-        )
-    if anew + settings.transfer.frozen_layers > depth:
-        raise InputError(
-            f"config.init.reinit_layers={anew} with config.transfer.frozen_layers="
-            f"{settings.transfer.frozen_layers}, but the model has {depth} layers"
-        )
-
-
-def _check_optim(settings: FinetuneSettings) -> None:
-    """Refuses what would move, or be slowed, where there is nothing of the kind."""
-    optim, method = settings.optim, settings.transfer.method
-    if optim.lora_plus != 1 and method not in ("lora", "dora"):
-        raise InputError(
-            f"config.optim.lora_plus={optim.lora_plus} is read with"
-            f" config.transfer.method='lora' or 'dora' only; the method is {method!r}"
-        )
-    if optim.unfreeze == "none":
-        return
-    if not settings.init.source:
-        raise InputError(
-            f"config.optim.unfreeze={optim.unfreeze!r} keeps layers as they are for a"
-            " while, but config.init.source is empty: they are untrained; give a source"
-        )
-    if method == "head":
-        raise InputError(
-            f"config.optim.unfreeze={optim.unfreeze!r}, but with"
-            " config.transfer.method='head' no layer ever moves; leave it out"
-        )
-
-
 def _tell_of_layer_decay(members: Sequence[Member]) -> None:
     """One line where the lowest layers as good as stand still."""
     depth = members[0].settings.model.depth
@@ -240,32 +141,6 @@ def _tell_of_layer_decay(members: Sequence[Member]) -> None:
         print(
             f"config.optim.layer_decay leaves the lowest of {depth} layers {least:.0e}"
             " of the learning rate; for deep models take 0.9 to 1.0"
-        )
-
-
-@functools.cache
-def _check_transfer(model: ModelSettings, transfer: TransferSettings) -> None:
-    """Refuses more frozen layers than there are, and targets that match nothing."""
-
-    def moving(key):
-        params = transformer.init_params(model, 1, key)
-        return split({**params, "head": {}}, transfer, key)[0]
-
-    jax.eval_shape(moving, jax.random.key(0))
-
-
-def _check_prompt(settings: FinetuneSettings) -> None:
-    """Refuses a prompt that leaves a text no room, or that would stand for it."""
-    places, length = prompt_places(settings.transfer), settings.task.length
-    if places >= length:
-        raise InputError(
-            f"config.transfer.prompt_length={places} leaves no token of"
-            f" config.task.length={length} to the text; take a longer one"
-        )
-    if places and settings.head.pooling == "cls":
-        raise InputError(
-            "config.head.pooling='cls' takes the first token's state, which with"
-            " config.transfer.method='prompt' is the prompt's; take mean, last or max"
         )
 
 

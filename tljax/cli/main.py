@@ -44,6 +44,7 @@ VERBS = {
     "methods": Verb("lists and shows the ways to fine-tune"),
     "predict": Verb("labels the texts of a file with a fine-tuned run"),
     "evaluate": Verb("measures a fine-tuned run on a labelled file"),
+    "soup": Verb("averages the weights of fine-tuned runs of one base"),
     "export": Verb("writes a run's model as Transformers, llama.cpp or PEFT load it"),
     "import": Verb("reads other people's checkpoint into a run folder of ours"),
     "generate": Verb("goes on from a prompt with a language model"),

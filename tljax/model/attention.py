@@ -5,6 +5,8 @@ weights = softmax(q k^T x scale + mask)          (Vaswani et al. 2017, equation 
 segments  1 1 1 2 2 0      a packed row; 0 is padding
 row 4     . . . x x .      what the last position of segment 2 sees
 window 2  . . . x x .      at most 2 of them, the last ones; 0 = all
+
+Keys that an adapter puts before the row are seen by all of its positions.
 """
 
 import functools
@@ -97,13 +99,15 @@ def attend(
 
     Args:
       q_BQHE: queries; q's heads are a multiple of k's and v's (grouped queries).
-      k_BKHE: keys.
+      k_BKHE: keys; the first K - Q of them, if there are more than queries, stand
+        before the row and are seen by every query.
       v_BKHE: values.
       segments_BL: int32, 0 = padding; no attention crosses segments.
       reach: whether later positions are hidden, how far back is seen, the scale.
 
     Returns:
-      Mixed values [B, Q, H, E] in q's dtype. A padding position sees padding only.
+      Mixed values [B, Q, H, E] in q's dtype. A padding position sees padding only
+      (and what stands before the row).
     """
     groups = q_BQHE.shape[2] // k_BKHE.shape[2]
     if groups > 1:
@@ -160,19 +164,30 @@ def attend_cached(
     return mixed.reshape(q_BQHE.shape).astype(q_BQHE.dtype)
 
 
-def _blocks(length: int, reach: Reach) -> list[tuple[slice, slice]]:
+def _blocks(queries: int, keys: int, reach: Reach) -> list[tuple[slice, slice]]:
     """Pairs of (query positions, key positions that they may see)."""
-    step = _BLOCK if reach.causal and length % _BLOCK == 0 else length
+    step = _BLOCK if reach.causal and queries % _BLOCK == 0 else queries
     return [
-        (slice(start, start + step), _keys(start, start + step, length, reach))
-        for start in range(0, length, step)
+        (slice(start, start + step), _keys(start, start + step, queries, keys, reach))
+        for start in range(0, queries, step)
     ]
 
 
-def _keys(start: int, stop: int, length: int, reach: Reach) -> slice:
+def _keys(start: int, stop: int, queries: int, keys: int, reach: Reach) -> slice:
+    before = keys - queries
     if not reach.causal:
-        return slice(0, length)
-    return slice(max(0, start - reach.window + 1) if reach.window else 0, stop)
+        return slice(0, keys)
+    cut = reach.window and not before  # what stands before the row is always seen
+    return slice(max(0, start - reach.window + 1) if cut else 0, before + stop)
+
+
+def _mask(segments_BL: jax.Array, queries: slice, keys: slice, before: int, reach):
+    """Which keys some queries see, bool [B, Q, K]; `before` of all stand before L."""
+    segments_BK = jnp.pad(segments_BL, ((0, 0), (before, 0)))
+    mask_BQK = segments_BL[:, queries, None] == segments_BK[:, None, keys]
+    places_K = jnp.arange(-before, segments_BL.shape[1])
+    mask_BQK &= seen(places_K[before:][queries], places_K[keys], reach)[None]
+    return mask_BQK | (places_K[keys] < 0)[None, None] if before else mask_BQK
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -181,13 +196,11 @@ def _mix(reach, q_BHQE, k_BHKE, v_BHKE, segments_BL):
 
 
 def _forward(reach, q_BHQE, k_BHKE, v_BHKE, segments_BL):
-    length = q_BHQE.shape[2]
+    sizes = q_BHQE.shape[2], k_BHKE.shape[2]
     mixed, weights = [], []
-    for queries, keys in _blocks(length, reach):
+    for queries, keys in _blocks(*sizes, reach):
         scores_BHQK = q_BHQE[:, :, queries] @ transposed(k_BHKE[:, :, keys])
-        mask_BQK = segments_BL[:, queries, None] == segments_BL[:, None, keys]
-        places_L = jnp.arange(length)
-        mask_BQK &= seen(places_L[queries], places_L[keys], reach)[None]
+        mask_BQK = _mask(segments_BL, queries, keys, sizes[1] - sizes[0], reach)
         scores_BHQK = scores_BHQK.astype(jnp.float32) * reach.scale
         weights_BHQK = jax.nn.softmax(
             jnp.where(mask_BQK[:, None], scores_BHQK, _MASKED), axis=-1
@@ -204,10 +217,10 @@ def _backward(reach, saved, gradient_BHQE):
     dv = p^T g,  ds = p x (g v^T - sum(p x g v^T)) x scale,  dq = ds k,  dk = ds^T q.
     """
     q_BHQE, k_BHKE, v_BHKE, weights = saved
-    length = q_BHQE.shape[2]
+    blocks = _blocks(q_BHQE.shape[2], k_BHKE.shape[2], reach)
     dq, dk_BHKE = [], jnp.zeros(k_BHKE.shape, jnp.float32)
     dv_BHKE = jnp.zeros(v_BHKE.shape, jnp.float32)
-    for (queries, keys), p_BHQK in zip(_blocks(length, reach), weights, strict=True):
+    for (queries, keys), p_BHQK in zip(blocks, weights, strict=True):
         g_BHQE = gradient_BHQE[:, :, queries]
         dv_BHKE = dv_BHKE.at[:, :, keys].add(transposed(p_BHQK) @ g_BHQE)
         pull_BHQK = (g_BHQE @ transposed(v_BHKE[:, :, keys])).astype(jnp.float32)

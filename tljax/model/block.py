@@ -2,7 +2,8 @@
 
 With norm_place 'after' x = norm(x + branch(x)), with 'both' x += norm(branch(norm(x))).
 Every product, block output, key and value passes through adapter(path, x, y), if one
-is given; without, nothing is added to the program. Output projections start at zero,
+is given, and it may put keys and values before the row's own (path '.../prefix');
+without, nothing is added to the program. Output projections start at zero,
 so that a fresh layer is the identity.
 """
 
@@ -30,11 +31,14 @@ class Look(NamedTuple):
       reach: causal or not, window, scale.
       mix: mix(q_BQHE, k_BKHE, v_BKHE) -> mixed values [B, Q, H, E].
       positions_BL: of the rotary angles; None = places in the row.
+      places_BL: in the segment: the angles where keys stand before the row, since these
+        are turned by none and every segment must see them alike.
     """
 
     reach: attention.Reach
     mix: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     positions_BL: jax.Array | None = None
+    places_BL: jax.Array | None = None
 
 
 def normalize(settings: ModelSettings, params: dict, x: jax.Array) -> jax.Array:
@@ -110,9 +114,14 @@ class Attention(nn.Module):
         if s.qk_norm:
             rms = dataclasses.replace(s, norm="rms")
             q, k = Norm(rms, name="query_norm")(q), Norm(rms, name="key_norm")(k)
+        before = adapter(f"{path}/prefix", k, None) if adapter else None
         if s.positions == "rotary":
             frequency_E = attention.rotary_frequencies(s, window=look.reach.window)
-            q, k = (attention.rotate(x, frequency_E, look.positions_BL) for x in (q, k))
+            places_BL = look.positions_BL if before is None else look.places_BL
+            q, k = (attention.rotate(x, frequency_E, places_BL) for x in (q, k))
+        if before is not None:
+            k = jnp.concatenate([before[0], k], axis=1)
+            v = jnp.concatenate([before[1], v], axis=1)
         mixed = look.mix(q, k, v)
         bias = s.bias in ("attention", "all")
         out = Linear(s.width, bias, zero=True, name="output")

@@ -150,7 +150,9 @@ def apply(
         `watch`): only what lies above is computed, and tokens are not read.
         "noise_BLD", if there, is added to the tokens' embedding.
       adapter: called as adapter(path, x, y) -> y on every product and block output,
-        and on the tokens' rows of the embedding, x being their places.
+        on the tokens' rows of the embedding, x being their places, and as
+        adapter('layers/0/attention/prefix', keys, None) -> None, or (keys, values) [B,
+        P, H, E] that every token sees beside its segment's.
       dropout_key: None switches dropout off.
       watch: called as watch(i, x_BLD) with the stream after i layers; layers are
         unrolled then.
@@ -163,10 +165,10 @@ def apply(
     """
     watched = watch is not None
     segments_BL = batch["segments_BL"]
+    places_BL = places_in_segment(segments_BL)
     if "stream_BLD" in batch:
         x_BLD = batch["stream_BLD"].astype(product_dtype(settings.dtype))
     else:
-        places_BL = places_in_segment(segments_BL)
         x_BLD = _embed(settings, params, batch, places_BL, adapter)
     if settings.dropout == 0.0:
         dropout_key = None
@@ -176,7 +178,7 @@ def apply(
         keys = jax.random.split(dropout_key, settings.depth)
 
     def one(x_BLD, layer, key, path, index):
-        look = look_within(settings, index, segments_BL)
+        look = look_within(settings, index, segments_BL, places_BL)
         return Block(settings).apply(
             {"params": layer}, x_BLD, look, key, path, adapter, kept_share
         )
@@ -246,12 +248,18 @@ def _reach(settings: ModelSettings, layer: int) -> attention.Reach:
     return attention.Reach(settings.causal, window, scale)
 
 
-def look_within(settings: ModelSettings, layer: int, segments_BL: jax.Array) -> Look:
+def look_within(
+    settings: ModelSettings,
+    layer: int,
+    segments_BL: jax.Array,
+    places_BL: jax.Array | None = None,
+) -> Look:
     """How the positions of a row look at each other: within their segment."""
     reach = _reach(settings, layer)
     return Look(
         reach,
         lambda q, k, v: attention.attend(q, k, v, segments_BL, reach=reach),
+        places_BL=places_BL,
     )
 
 

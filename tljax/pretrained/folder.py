@@ -30,6 +30,7 @@ from tljax.pretrained.safetensors_files import (
 )
 from tljax.settings import InputError, suggestion
 
+ADAPTER = "adapter_config.json"
 GENERATION = "generation_config.json"
 TOKENIZER_CLASS = "PreTrainedTokenizerFast"  # takes tokenizer.json as it is
 FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "*.txt")
@@ -46,8 +47,8 @@ def open_folder(folder: pathlib.Path) -> Checkpoint:
     """Opens a checkpoint folder; no tensor is read.
 
     Raises:
-      InputError: no folder, no config.json with a model_type, no safetensors, or one
-        that is not whole; the line names the file and the tensor.
+      InputError: no folder, an adapter's, no config.json with a model_type, no
+        safetensors, or one that is not whole; the line names the file and the tensor.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
@@ -57,6 +58,7 @@ def open_folder(folder: pathlib.Path) -> Checkpoint:
             f"{folder} is not a folder{suggestion(folder.name, near)}; give one with"
             f" config.json and {WEIGHTS}"
         )
+    _refuse_adapter(folder)
     config = _read_config(folder)
     tokenizer = folder / "tokenizer.json"
     return Checkpoint(
@@ -162,7 +164,7 @@ def write_adapter_folder(
     Raises:
       InputError: the folder is in use, or cannot be written.
     """
-    texts = {"adapter_config.json": json_text(config)}
+    texts = {ADAPTER: json_text(config)}
     files = {"adapter_model.safetensors": tensors}
     _write_model(folder, texts, files, model_card, classifier)
 
@@ -190,6 +192,18 @@ def _write_whole(
             (whole / name).write_text(text, encoding="utf-8", newline="\n")
         for name, tensors in files.items():
             write_tensors(whole / name, tensors)
+
+
+def _refuse_adapter(folder: pathlib.Path) -> None:
+    """PEFT's folder has what was added to a model, but not the model."""
+    path = folder / ADAPTER
+    if not path.is_file() or (folder / "config.json").is_file():
+        return
+    base = read_object(path).get("base_model_name_or_path") or "a model not named"
+    raise InputError(
+        f"{folder} holds an adapter for PEFT, of {base}, not a model; give the run that"
+        " it was exported from, or a folder that PEFT's merge_and_unload was saved to"
+    )
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import jax
 
 from tljax.model.block import Adapter
 from tljax.settings import METHOD_KEYS, InputError, ModelSettings, TransferSettings
-from tljax.transfer import bottleneck, lora, prompts, scaling, weights
+from tljax.transfer import bottleneck, lora, prefixes, prompts, scaling, weights
 from tljax.transfer.addition import Addition
 from tljax.transfer.transplant import flat, nested
 
@@ -190,6 +190,20 @@ METHODS = {
             weights.none,
             prompts.PROMPT,
             ("prompt_length=20",),
+        ),
+        Method(
+            "prefix",
+            "Li & Liang 2021 (prefix tuning), He et al. 2022",
+            "learned keys and values before those of every attention",
+            "2 P K N, P = prefix_length, K = outputs of the key product",
+            _SHARED,
+            _THROUGH + ", and P more keys for every token",
+            "as prompt, where texts have no tokens to spare: more to learn with, and a"
+            " high learning rate; cannot be merged, so only `tljax predict` and `tljax"
+            " evaluate` use its run",
+            weights.none,
+            prefixes.PREFIX,
+            ("prefix_length=20",),
         ),
     )
 }
