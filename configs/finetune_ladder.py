@@ -4,8 +4,8 @@
         --workdir=runs/ladder
 
 preset   what                                                       2 cores
-smoke    the whole way in small, for continuous integration        2 min
-quick    200 labels, 9 seeds, a model pre-trained for 5 minutes     about 14 min
+smoke    the whole way in small, for continuous integration         2 min
+quick    200 labels, 9 seeds, a model pre-trained for 5 minutes     about 15 min, estimated
 full     1,000 labels, 12 seeds, a deeper model, more rates tried   hours
 A model that is there already: --config.pretrain.source=runs/low_shot/lm
 """
