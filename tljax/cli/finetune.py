@@ -153,6 +153,9 @@ class _Shifted:
     def update(self, step: int, *, loss: float | None, tokens: float) -> None:
         self.progress.update(self.done + step, loss=loss, tokens=self.tokens + tokens)
 
+    def say(self, text: str) -> None:
+        self.progress.say(text)
+
 
 def _train_group(crew, group, mode, populations, progress) -> None:
     """Trains members together, then writes each one's run folder."""
