@@ -206,14 +206,14 @@ class Crew:
     def _subset(self, whole: LabelledSet, settings: FinetuneSettings) -> np.ndarray:
         """A member's items, in the order of `nested_subset`."""
         n = settings.task.n
-        return nested_subset(whole.labels, n, settings.seed, self.classes)
+        return nested_subset(whole.labels, n, settings.streams.subset, self.classes)
 
     def _plan(self, settings: FinetuneSettings, indices) -> batches.PackedPlan:
         """A member's steps on items of self.train."""
         plan = batches.training_plan(
             self.train, indices, batch=settings.optim.batch, epochs=settings.epochs,
             rows=self.rows, row_length=self.row_length, slots=self.slots,
-            seed=settings.seed,
+            seed=settings.streams.order,
         )  # fmt: skip
         if not plan.steps:
             raise InputError(
@@ -227,12 +227,12 @@ class Crew:
         params = self._beginning(settings)
         if settings.head.start == "probe":
             params["head"] = self._probe(params, settings)
-        adapter_key = jax.random.fold_in(jax.random.key(settings.seed), 2)
+        adapter_key = jax.random.fold_in(jax.random.key(settings.streams.init), 2)
         return split(params, settings.transfer, adapter_key)[0]
 
     def _beginning(self, settings: FinetuneSettings) -> dict:
         """The source's parameters with a member's own fresh ones: the whole tree."""
-        fresh = self._jit_init(jax.random.key(settings.seed))
+        fresh = self._jit_init(jax.random.key(settings.streams.init))
         return nested({**flat(self.start), **flat(fresh)})
 
     def _probe(self, params: dict, settings: FinetuneSettings) -> dict:

@@ -229,7 +229,8 @@ SWITCHES = ("model.dropout", "regularize.label_smoothing", "regularize.l2_start"
             "regularize.mixout", "regularize.rdrop", "regularize.neftune",
             "regularize.lm_weight", "regularize.ema", "regularize.replay",
             "regularize.ewc")  # fmt: skip
-MEMBER_KEYS = ("seed", "epochs", "task.n", "optim.lr_peak", "optim.lr_muon",
+MEMBER_KEYS = ("seed", "seeds.subset", "seeds.init", "seeds.order", "epochs",
+               "task.n", "optim.lr_peak", "optim.lr_muon", "optim.warmup",
                "optim.weight_decay", "optim.layer_decay", "optim.lora_plus",
                "regularize.wise", *SWITCHES)  # fmt: skip
 
@@ -286,7 +287,9 @@ def _train_group(crew, group, mode, populations, progress) -> None:
     stacked = population.stack([crew.padded_plan(plan) for plan in plans])
     hparams = population.stack(
         [
-            optimizer.hyperparameters(one.settings.optim, plan.steps, one.settings.seed)
+            optimizer.hyperparameters(
+                one.settings.optim, plan.steps, one.settings.streams.order
+            )
             | regularize.hyperparameters(one.settings.regularize, one.settings.model)
             for one, plan in zip(group, plans, strict=True)
         ]
