@@ -9,6 +9,7 @@ with a default is one that only other people's models need; it may be left out.
 import dataclasses
 import difflib
 import math
+import pathlib
 import re
 import types
 import typing
@@ -88,6 +89,33 @@ class TaskSettings:
     )
     validation_items: int = setting("validation items scored; 0 = all", low=0)
     score_test: bool = setting("predict the test split once, at the end")
+    others: tuple[str, ...] = setting(
+        "URIs of sets with the same classes, e.g. of another domain, whose test splits"
+        " are predicted too",
+        default=(),
+    )
+
+    @property
+    def named_others(self) -> dict[str, str]:
+        """{'product_reviews': 'pkg:product_reviews'}: what predictions/ calls them."""
+        places = {uri: uri.partition(":")[2].partition("?")[0] for uri in self.others}
+        return {pathlib.PurePath(place).stem: uri for uri, place in places.items()}
+
+    def check(self, where: str) -> None:
+        """Refuses other sets that are not predicted, or whose names collide."""
+        if self.others and not self.score_test:
+            raise InputError(
+                f"{where}.others is predicted where {where}.score_test is true only;"
+                " set that, or leave it out"
+            )
+        names = list(self.named_others)
+        if len(names) < len(self.others) or {"", "train", "validation", "test"} & set(
+            names
+        ):
+            raise InputError(
+                f"{where}.others are named {', '.join(names)} by their URIs; they need"
+                " names of their own, not those of splits: rename a file"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,28 +3,22 @@
 Hours of pre-training must not end in an error that could be known at the start.
 """
 
-import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from experiments.low_shot.labels import load_texts
+from experiments.labels import read_labels
 from experiments.low_shot.settings import (
     Choice,
     LowShotSettings,
     ProbeStage,
     plan_for,
 )
-from experiments.low_shot.stages import (
-    adapt_settings,
-    finetune_settings,
-    pretrain_settings,
-    tuning_grids,
-)
+from experiments.low_shot.stages import finetune_settings, tuning_grids
+from experiments.stages import adapt_settings, naming, pretrain_settings
 from tljax.cli.finetune import check as check_finetune
 from tljax.cli.models import source_settings
 from tljax.cli.pretrain import check as check_pretrain
-from tljax.data.labelled import LabelledSet
 from tljax.data.sources import Source
 from tljax.settings import InputError
 from tljax.train.files import read_json
@@ -38,9 +32,9 @@ def cut_to_data(settings: LowShotSettings, source: Source) -> LowShotSettings:
         training split has not, too few test items, or a plan that cannot be carried
         out.
     """
-    train = _read_labels(source, "train")
-    test = _read_labels(source, "test", train.classes)
-    _read_labels(source, "validation", train.classes)
+    train = read_labels(source, "train")
+    test = read_labels(source, "test", train.classes)
+    read_labels(source, "validation", train.classes)
     if len(test) < 2:
         raise InputError(
             f"{source.uri} has 1 test item; intervals need at least 2: give more"
@@ -132,32 +126,18 @@ def check_stages(settings: LowShotSettings) -> None:
     Args:
       settings: with the plan of `cut_to_data`.
     """
-    with _naming("config.pretrain"):
+    with naming("config.pretrain"):
         check_pretrain(pretrain_settings(settings))
     if settings.adapt.epochs:
-        with _naming("config.adapt"):
+        with naming("config.adapt"):
             check_pretrain(adapt_settings(settings, lm="", tokens=0))
     for key, arm, n, choice in _choices(settings):
-        with _naming(key):
+        with naming(key):
             check_finetune(
                 finetune_settings(
                     settings, arm=arm, n=n, seed=0, choice=choice, lm="", tuning=False
                 )
             )
-
-
-def _read_labels(
-    source: Source, split: str, classes: Sequence[str] | None = None
-) -> LabelledSet:
-    """A split that every arm could use, with empty tokens."""
-    found = load_texts(source, split, classes)
-    if "" in found.classes:
-        count = int((found.labels == found.classes.index("")).sum())
-        raise InputError(
-            f"{source.uri}, split {split!r}: {count} of {len(found)} items have an"
-            " empty label; fill it in or delete the rows"
-        )
-    return found
 
 
 def _choices(settings: LowShotSettings) -> Iterator[tuple[str, str, int, Choice]]:
@@ -170,12 +150,3 @@ def _choices(settings: LowShotSettings) -> Iterator[tuple[str, str, int, Choice]
             for arm in settings.tuned_arms:
                 for choice in grid:
                     yield "config.tuning", arm, n, choice
-
-
-@contextlib.contextmanager
-def _naming(key: str) -> Iterator[None]:
-    """Puts in front of a refusal which part of the experiment's config it is about."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"{key}: {error}") from error

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.low_shot.labels import load_texts
+from experiments.labels import load_texts
 from experiments.low_shot.settings import LowShotSettings
-from experiments.low_shot.stages import predictions_of, run_folder
+from experiments.low_shot.stages import predictions_of
+from experiments.stages import run_folder
 from tljax.cli import parts
 from tljax.cli.embed import tokens_of
 from tljax.cli.finetune import write_predictions

@@ -6,42 +6,38 @@
 Every phase skips what is finished; killed at any moment, the same command goes on.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import pathlib
-import time
 
+from experiments.labels import load_texts
 from experiments.low_shot.baseline import run_baseline
 from experiments.low_shot.checks import check_stages, cut_to_data, leave_out_probe
-from experiments.low_shot.labels import load_texts
 from experiments.low_shot.probe import run_probe
-from experiments.low_shot.settings import (
-    Choice,
-    LowShotSettings,
-)
+from experiments.low_shot.settings import Choice, LowShotSettings
 from experiments.low_shot.stages import (
-    adapt_settings,
     finetune_settings,
     nearest,
     predictions_of,
+    tuning_grids,
+)
+from experiments.settings import TUNING_SEED
+from experiments.stages import (
+    Phases,
+    adapt,
+    is_current,
     pretrain_settings,
     run_folder,
-    tuning_grids,
 )
 from tljax.cli.finetune import Member, finetune
 from tljax.cli.pretrain import pretrain
 from tljax.data.sources import open_source
-from tljax.data.token_store import open_token_store
-from tljax.data.tokenizer import Tokenizer
 from tljax.evaluate.contamination import NGRAM, contaminated
 from tljax.report.page import write_experiment_report
 from tljax.report.records import load_final
 from tljax.settings import to_dict
 from tljax.train.files import read_json, write_json
 from tljax.train.record import open_run
-
-TUNING_SEED = 1000  # tuning's subsets and orders are never those of the runs that count
 
 
 def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
@@ -55,13 +51,14 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
     settings = leave_out_probe(settings, folder)
     check_stages(settings)
     open_run(folder, to_dict(settings), "low_shot")
-    phases = _Phases(folder / "phases.json", stopped=_is_current(folder))
+    phases = Phases(folder)
     with phases.time("pretrain"):
         pretrain(pretrain_settings(settings), folder / "lm")
     lm = folder / "lm"
     if settings.adapt.epochs:
         with phases.time("adapt"):
-            lm = _adapt(settings, folder)
+            adapt(settings, lm=lm, folder=folder / "adapted")
+        lm = folder / "adapted"
     chosen = settings.tuned
     if settings.tuning.rates:
         with phases.time("tune"):
@@ -76,20 +73,10 @@ def run(settings: LowShotSettings, folder: pathlib.Path) -> dict:
             run_probe(settings, folder)
     with phases.time("contamination"):
         _contamination(settings, folder)
-    if _is_current(folder):
+    if is_current(folder):
         return read_json(folder / "summary.json")
     with phases.time("report"):
         return write_experiment_report(folder)
-
-
-def _adapt(settings, folder) -> pathlib.Path:
-    """The language model after the task's own training text; returns its folder."""
-    lm, adapted = folder / "lm", folder / "adapted"
-    source = open_source(settings.task.source)
-    store = open_token_store(source, "train", Tokenizer.load(lm / "tokenizer.json"))
-    made = adapt_settings(settings, lm=str(lm), tokens=store.token_count)
-    pretrain(made, adapted, title="adapt")
-    return adapted
 
 
 def _finetune(settings, folder, arm, chosen, lm) -> None:
@@ -171,20 +158,6 @@ def _ranked(members, n, grid, seeds) -> list[dict]:
     return sorted(rows, key=lambda row: -row["validation_accuracy"])
 
 
-def _is_current(folder) -> bool:
-    """Whether summary and report are there, and no record is later."""
-    report = folder / "report.html"  # written after the summary
-    records = [
-        *folder.glob("contamination.json"),
-        *folder.glob("runs/*/predictions/*"),
-    ]
-    return (
-        report.exists()
-        and (folder / "summary.json").exists()
-        and all(path.stat().st_mtime <= report.stat().st_mtime for path in records)
-    )
-
-
 def _baseline(settings, folder) -> None:
     wanted = [
         (n, seed, run_folder(folder, "tfidf", n, seed))
@@ -222,22 +195,3 @@ def _contamination(settings, folder) -> None:
             "contaminated_ids": found,
         },
     )
-
-
-class _Phases:
-    """Seconds of each phase, over all sittings until the report, in phases.json."""
-
-    def __init__(self, path: pathlib.Path, *, stopped: bool):
-        self._path, self._stopped = path, stopped
-        self._seconds = read_json(path) if path.exists() else {}
-
-    @contextlib.contextmanager
-    def time(self, name: str):
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            if not self._stopped:
-                seconds = self._seconds.get(name, 0.0) + time.monotonic() - started
-                self._seconds[name] = round(seconds, 2)
-                write_json(self._path, self._seconds)

@@ -3,16 +3,14 @@
 import dataclasses
 import itertools
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from experiments.settings import AdaptStage, PretrainStage, check_arm
 from tljax.report.statistics import check_plan
 from tljax.settings import (
-    LAST_SEED,
     CorpusSettings,
     HeadSettings,
     InputError,
-    MeshSettings,
     ModelSettings,
     OptimSettings,
     RecordSettings,
@@ -36,26 +34,6 @@ class LabelledSettings:
     validation_items: int = setting(
         "validation items scored while training; 0 = all", low=0
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainStage:
-    """How the language model is trained."""
-
-    seed: int = setting("initial weights and data order", low=0, high=LAST_SEED)
-    steps: int = setting("optimizer steps", low=1)
-    mesh: MeshSettings
-    optim: OptimSettings
-    record: RecordSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class AdaptStage:
-    """Then, on the task's own text, labels unread (ULMFiT's second stage, TAPT)."""
-
-    epochs: float = setting("passes over the task's training text; 0 = none", low=0.0)
-    optim: OptimSettings
-    record: RecordSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,15 +79,6 @@ class ProbeStage:
                     f"{where}.poolings has {pooling!r}{suggestion(pooling, known)};"
                     f" allowed: {', '.join(known)}"
                 )
-
-
-def check_arm(where: str, arm: str, others: Sequence[str]) -> None:
-    """Refuses a name that no run folder can have, or that another arm has."""
-    if not re.fullmatch(r"\w+", arm) or arm in others:
-        raise InputError(
-            f"{where}={arm!r} must be letters, digits or _, and none of"
-            f" {', '.join(others)}"
-        )
 
 
 @dataclasses.dataclass(frozen=True)

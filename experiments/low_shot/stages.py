@@ -12,15 +12,9 @@ from tljax.settings import (
     FinetuneSettings,
     InitSettings,
     MeshSettings,
-    PretrainSettings,
     TaskSettings,
     TransferSettings,
 )
-
-
-def run_folder(folder: pathlib.Path, arm: str, n: int, seed: int) -> pathlib.Path:
-    """Where a run of an arm lies in the work folder."""
-    return folder / "runs" / f"{arm}-n{n}-s{seed}"
 
 
 def predictions_of(run: pathlib.Path) -> pathlib.Path:
@@ -43,44 +37,6 @@ def tuning_grids(settings: LowShotSettings) -> dict[int, list[Choice]]:
         )
         grids.setdefault(min(n, most), [Choice(*point) for point in points])
     return grids
-
-
-def pretrain_settings(settings: LowShotSettings) -> PretrainSettings:
-    """The pre-training run."""
-    stage = settings.pretrain
-    return PretrainSettings(
-        kind="pretrain",
-        seed=stage.seed,
-        steps=stage.steps,
-        init=InitSettings(source=""),
-        corpus=settings.corpus,
-        tokenizer=settings.tokenizer,
-        model=settings.model,
-        optim=stage.optim,
-        mesh=stage.mesh,
-        record=stage.record,
-    )
-
-
-def adapt_settings(
-    settings: LowShotSettings, *, lm: str, tokens: int
-) -> PretrainSettings:
-    """Continued pre-training of `lm` on the task's training text of so many tokens."""
-    stage = settings.adapt
-    per_step = stage.optim.batch * settings.corpus.length
-    return dataclasses.replace(
-        pretrain_settings(settings),
-        steps=max(1, round(stage.epochs * tokens / per_step)),
-        init=InitSettings(source=lm),
-        corpus=dataclasses.replace(
-            settings.corpus,
-            source=settings.task.source,
-            heldout_split="validation",  # the test split is for the end
-        ),
-        tokenizer=dataclasses.replace(settings.tokenizer, source=lm),
-        optim=stage.optim,
-        record=stage.record,
-    )
 
 
 def finetune_settings(

@@ -12,13 +12,8 @@ from experiments.low_shot.settings import (
     LowShotSettings,
     plan_for,
 )
-from experiments.low_shot.stages import (
-    adapt_settings,
-    finetune_settings,
-    nearest,
-    pretrain_settings,
-    tuning_grids,
-)
+from experiments.low_shot.stages import finetune_settings, nearest, tuning_grids
+from experiments.stages import adapt_settings, pretrain_settings
 from tljax.data.labelled import LabelledSet, nested_subset
 from tljax.report.records import load_predictions
 from tljax.settings import InputError, from_config, to_dict

@@ -69,6 +69,10 @@ class Crew:
             for split, items in held_out.items()
         }
         self.data = parts.data_facts(source, ("train", *self.sets))
+        for name, uri in task.named_others.items():
+            other = open_source(uri)
+            self.sets[name] = self._load(other, "test", classes=self.classes)
+            self.data |= parts.data_facts(other, ("test",))
         self.row_length = task.length
         self.slots = classification.scoring_slots(
             [whole, *self.sets.values()], self.row_length

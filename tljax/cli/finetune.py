@@ -410,7 +410,9 @@ def _finish(crew, one, record, params, mode, *, seconds, steps, stopped) -> None
         }
     )
     sha256 = None if lost else params_sha256(params)
-    record.finish(steps, sha256, **results, **parts.stop_fact(stopped))
+    others = {name: results.pop(name) for name in settings.task.named_others}
+    found = {**results, **({"others": others} if others else {})}
+    record.finish(steps, sha256, **found, **parts.stop_fact(stopped))
     if lost:
         print(f"{one.folder.name} {early_end({'stopped': stopped})}; others go on")
 

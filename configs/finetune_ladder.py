@@ -1,0 +1,236 @@
+"""Which way to fine-tune helps on few labels? Ten ways from one language model.
+
+    python -m experiments.finetune_ladder --config=configs/finetune_ladder.py:quick \\
+        --workdir=runs/ladder
+
+preset   what                                                       2 cores
+smoke    the whole way in small, for continuous integration        2 min
+quick    200 labels, 9 seeds, a model pre-trained for 5 minutes     about 15 min
+full     1,000 labels, 12 seeds, a deeper model, more rates tried   hours
+A model that is there already: --config.pretrain.source=runs/low_shot/lm
+"""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from configs.low_shot import get_config as get_low_shot
+from tljax.settings import InputError, suggestion
+
+DISCR = 1 / 2.6  # ULMFiT's rate of a layer to that of the next
+
+
+def get_config(preset: str = "quick") -> ConfigDict:
+    """The decisions, each with its reason; presets list only their differences."""
+    if preset not in _PRESETS:
+        raise InputError(
+            f"configs/finetune_ladder.py has no preset {preset!r}"
+            f"{suggestion(preset, _PRESETS)}; allowed: {', '.join(_PRESETS)}"
+        )
+    base = get_low_shot("smoke" if preset == "smoke" else "quick")
+    config = ConfigDict()
+    for name in ("corpus", "tokenizer", "model", "pretrain", "adapt"):
+        config[name] = base[name]  # the language model of the main experiment
+    config.adapt.epochs = 2.0  # 80 steps of the task's text
+    config.task = ConfigDict(
+        {
+            "source": "pkg:rotten_tomatoes",
+            "n": 200,
+            "length": 128,
+            "validation_items": 300,  # scored after every epoch
+            "score_test": True,
+            "others": ("pkg:product_reviews",),  # cameras and phones, no films
+        }
+    )
+    config.arms = _arms(base, epochs=8)
+    config.tuning = ConfigDict(
+        {"rates": _rates((1e-3, 3e-3)), "seeds": 2, "validation_items": 500}
+    )
+    config.plan = ConfigDict({"seeds": 9, "alpha": 0.05, "claims": CLAIMS})
+    _PRESETS[preset](config)
+    return config
+
+
+def _arms(base: ConfigDict, *, epochs: int) -> ConfigDict:
+    """What each arm changes in `full`; all start from the same decisions."""
+    full = ConfigDict(
+        {
+            "what": "all weights, one rate",
+            "epochs": float(epochs),
+            "init": {"source": "lm"},
+            "head": base.finetune.head,
+            "optim": base.finetune.optim,  # AdamW; the rate is tuned for every arm
+            "record": {
+                **base.finetune.record,
+                "rounds": epochs,
+                "validations": epochs,  # late degradation is seen epoch by epoch
+                "choose": "last",  # no arm is stopped early
+            },
+            "transfer": {},
+        }
+    )
+    slanted = {"schedule": "slanted", "cooldown": 0.0, "warmup": 0.1}
+    changes = {
+        "scratch": {"what": "no pre-training", "init": {"source": ""}},
+        "last": {"what": "the head alone", "transfer": {"method": "head"}},
+        "full": {},
+        "discr": {
+            "what": "full, lower layers slower (discriminative)",
+            "optim": {"layer_decay": DISCR},
+        },
+        "discr_stlr": {
+            "what": "discr, slanted triangular rates",
+            "optim": {"layer_decay": DISCR, **slanted},
+        },
+        "freez": {
+            "what": "full, gradual unfreezing from the top",
+            "optim": {"unfreeze": "gradual"},
+        },
+        "chain_thaw": {
+            "what": "head, each layer alone, then all",
+            "optim": {"unfreeze": "chain"},
+        },
+        "lp_ft": {
+            "what": "full, the head first fitted alone (LP-FT)",
+            "head": {"start": "probe"},
+        },
+        "tapt": {
+            "what": "full, after the task's own text",
+            "init": {"source": "tapt"},
+        },
+        "ulmfit": {
+            "what": "task's own text, discr, slanted rates, unfreezing",
+            "init": {"source": "tapt"},
+            "optim": {"layer_decay": DISCR, "unfreeze": "gradual", **slanted},
+        },
+    }
+    arms = ConfigDict()
+    for name, change in changes.items():
+        arms[name] = ConfigDict(full.to_dict())
+        for key, value in change.items():
+            if isinstance(value, dict):
+                arms[name][key] = {**arms[name][key].to_dict(), **value}
+            else:
+                arms[name][key] = value
+    return arms
+
+
+def _rates(usual: Sequence[float]) -> dict[str, tuple[float, ...]]:
+    """As many points for every arm; a head alone takes ten times the rate."""
+    names = _arms(get_low_shot("quick"), epochs=1)
+    return {
+        arm: tuple(rate * (10 if arm == "last" else 1) for rate in usual)
+        for arm in names
+    }
+
+
+# Fixed before any run: criteria L1 (direction), L3, L4 of ULMFiT, (i) of LP-FT.
+CLAIMS = tuple(
+    {
+        "name": name,
+        "paper": paper,
+        "number": number,
+        "statistic": statistic,
+        "arm": arm,
+        "against": against,
+        **more,
+    }
+    for name, paper, number, statistic, arm, against, more in (
+        (
+            "transfer beats scratch",
+            "ULMFiT, table 7, IMDb",
+            "error 9.93 from scratch, 6.87 full",
+            "accuracy",
+            "full",
+            "scratch",
+            {},
+        ),
+        (
+            "the head alone underfits",
+            "ULMFiT, section 5",
+            "'Last' never reaches a training error of 0",
+            "train_loss",
+            "last",
+            "full",
+            {},
+        ),
+        (
+            "full degrades late, ULMFiT less",
+            "ULMFiT, figure 4",
+            "full: best early, then worse; ULMFiT stays flat",
+            "late_degradation",
+            "full",
+            "ulmfit",
+            {},
+        ),
+        (
+            "ULMFiT beats full",
+            "ULMFiT, table 7, IMDb",
+            "error 6.87 full, 5.00 all together",
+            "accuracy",
+            "ulmfit",
+            "full",
+            {},
+        ),
+        (
+            "discriminative rates beat one rate",
+            "ULMFiT, table 7, IMDb",
+            "error 6.87 full, 5.57 with discr",
+            "accuracy",
+            "discr",
+            "full",
+            {},
+        ),
+        (
+            "LP-FT beats full out of domain",
+            "LP-FT, abstract",
+            "10 points better than full",
+            "accuracy",
+            "lp_ft",
+            "full",
+            {"split": "product_reviews"},
+        ),
+        (
+            "LP-FT is no worse than the head alone in domain",
+            "LP-FT, table 1",
+            "about 3 points better",
+            "accuracy",
+            "lp_ft",
+            "last",
+            {"rule": "no_worse", "margin": 0.01},
+        ),
+    )
+)
+
+
+def _quick(config: ConfigDict) -> None:
+    """As above."""
+
+
+def _smoke(config: ConfigDict) -> None:
+    """Trains for real, too little for a result: that every step works."""
+    config.pretrain.steps = 300
+    config.adapt.epochs = 0.5
+    config.task.n = 60
+    config.task.validation_items = 50
+    config.tuning.rates = _rates((3e-3,))
+    config.tuning.seeds = 1
+    config.tuning.validation_items = 50
+    for arm in config.arms.values():
+        arm.epochs = 3.0
+        arm.record.rounds = arm.record.validations = 3
+
+
+def _full(config: ConfigDict) -> None:
+    """More labels, seeds and depth; three rates; the optimum may lie inside."""
+    config.model.depth = 4
+    config.pretrain.steps = 2000
+    config.task.n = 1000
+    config.task.validation_items = 500
+    config.adapt.epochs = 4.0
+    config.plan.seeds = 12
+    config.tuning.rates = _rates((1e-3, 3e-3, 1e-2))
+    config.tuning.seeds = 4
+
+
+_PRESETS = {"smoke": _smoke, "quick": _quick, "full": _full}

@@ -1,0 +1,65 @@
+"""python -m experiments.NAME: every ablation's command line, in one place."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.ablation.claims import STATISTICS, Statistic
+from experiments.ablation.sections import value
+from experiments.ablation.settings import AblationSettings
+from tljax.cli.command import run_command, unmarked_if_refused
+from tljax.cli.config import parse_command
+from tljax.report.markup import p_value
+
+
+def main(
+    name: str, description: str, known: Mapping[str, Statistic] = STATISTICS
+) -> None:
+    """Runs the ablation that the arguments ask for, and exits.
+
+    Args:
+      name: of its folder in experiments/.
+      description: for --help.
+      known: the statistics that its claims may be about.
+    """
+
+    def command(argv: Sequence[str]) -> None:
+        asked = parse_command(
+            argv,
+            kinds=AblationSettings,
+            program=f"python -m experiments.{name}",
+            description=description,
+        )
+        from experiments.ablation.run import run  # JAX, only when something is run
+
+        with unmarked_if_refused(asked.workdir):
+            summary = run(asked.settings, asked.workdir, name=name, known=known)
+        console = Console()
+        console.print(claims_table(summary))
+        report = asked.workdir / "report.html"
+        console.print(f"report: {report}", markup=False, soft_wrap=True)
+
+    sys.exit(run_command(command, sys.argv[1:], program=name))
+
+
+def claims_table(summary: dict) -> Table:
+    """The claims with both numbers, for the terminal."""
+    found = Table(title=f"Claims of papers, {summary['seeds']} seeds")
+    for title in ("claim", "paper", "difference", "95 % interval", "Holm p", "verdict"):
+        found.add_column(title)
+    for claim in summary["claims"]:
+        estimate, low, high = (
+            value(one, claim["unit"], signed=True)
+            for one in (claim["estimate"], *claim["ci95"])
+        )
+        found.add_row(
+            claim["name"].replace("[", r"\["),
+            claim["number"].replace("[", r"\["),
+            f"{estimate} {claim['unit']}",
+            f"{low} to {high}",
+            p_value(claim["p_holm"]),
+            claim["verdict"],
+        )
+    return found

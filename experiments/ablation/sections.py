@@ -1,0 +1,259 @@
+"""What an ablation's page says: answer, claims beside the papers', arms, curves.
+
+Each section is a function of summary.json's content, or of the records, to HTML.
+"""
+
+import datetime
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.ablation.claims import Statistic
+from experiments.ablation.figures import arms_svg
+from experiments.ablation.settings import AblationSettings
+from tljax.report import curves, figures, records
+from tljax.report.answer import lost_runs
+from tljax.report.markup import (
+    MINUS,
+    arm_html,
+    duration,
+    escape,
+    legend,
+    listing,
+    p_value,
+    panels,
+    percent,
+    points,
+    section,
+    table,
+    wide_figure,
+)
+
+RULES = {
+    "more": "more",
+    "no_worse": "no worse, margin",
+    "same": "the same, margin",
+}
+
+
+def ended(run: records.Run) -> str:
+    """The day, in UTC, of a run's last record."""
+    seconds = (run.folder / "metrics.jsonl").stat().st_mtime
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
+
+
+def columns(
+    settings: AblationSettings, known: Mapping[str, Statistic]
+) -> dict[str, tuple[str, str, str]]:
+    """{key: (statistic, split, title)} of what is told of every arm."""
+    found = {}
+    for name, one in known.items():
+        records_of = [arm.record for arm in settings.arms.values()]
+        looked = min(min(r.validations, r.rounds) for r in records_of)
+        if one.measure is None or looked < one.validations:
+            continue
+        splits = ("test", *settings.task.named_others) if name == "accuracy" else ("",)
+        for split in splits:
+            key = f"{name}_{split}" if split else name
+            words = split.replace("_", " ")
+            found[key] = (name, split or "test", f"{one.title} {words}".strip())
+    return found
+
+
+def value(number: float, unit: str, *, signed: bool = False) -> str:
+    """A share in per cent or points, another unit's number with three digits."""
+    if unit == "points":
+        return points(number) if signed else f"{100 * number:.1f}"
+    return f"{number:{'+' if signed else ''}.3f}".replace("-", MINUS)
+
+
+def verdicts(claims: Sequence[Mapping[str, Any]]) -> str:
+    """'PASS: a; b. INCONCLUSIVE: c.': the answer in one line of plain text."""
+    told = []
+    for verdict in ("PASS", "FAIL", "INCONCLUSIVE"):
+        names = [claim["name"] for claim in claims if claim["verdict"] == verdict]
+        if names:
+            told.append(f"{verdict}: {'; '.join(names)}.")
+    return " ".join(told) or "No claim was declared before the runs."
+
+
+def answer_html(summary: Mapping[str, Any]) -> str:
+    """How many claims stand, and the figures one asks for next."""
+    claims = summary["claims"]
+    counts = {
+        verdict: sum(claim["verdict"] == verdict for claim in claims)
+        for verdict in ("PASS", "FAIL", "INCONCLUSIVE")
+    }
+    told = listing([f"{n} {verdict}" for verdict, n in counts.items() if n])
+    facts = [
+        (told or "none", f"of {len(claims)} claims of papers"),
+        (
+            f"{summary['bits_per_byte']['value']:.2f}",
+            "bits per byte of held-out text after pre-training",
+        ),
+        (duration(sum(summary["phases_seconds"].values())), "of computing"),
+    ]
+    boxes = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(number)}</dd></div>"
+        for number, name in facts
+    )
+    return (
+        f'<div class="answer"><p>{escape(verdicts(claims))}</p></div>'
+        f'<dl class="facts">{boxes}</dl>'
+    )
+
+
+def claims_html(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> str:
+    """Every claim: the paper's number beside ours, with interval, p and verdict."""
+    rows = []
+    for claim in summary["claims"]:
+        unit = claim["unit"]
+        low, high = (value(end, unit, signed=True) for end in claim["ci95"])
+        least = claim["smallest_detectable"]
+        seeds = claim["in_favour"]
+        verdict = escape(claim["verdict"])
+        rows.append(
+            [
+                f"{escape(claim['name'])}<br><span class='quiet'>"
+                f"{escape(claim['paper'])}: {escape(claim['number'])}</span>",
+                " / ".join(value(mean, unit) for mean in claim["means"]),
+                f"{value(claim['estimate'], unit, signed=True)}"
+                f" <span class='quiet'>{low} to {high}</span>",
+                "–" if seeds is None else f"{seeds} of {summary['seeds']}",
+                p_value(claim["p"]),
+                p_value(claim["p_holm"]),
+                "–" if least is None else value(least, unit),
+                f'<span class="verdict {verdict.lower()}">{verdict}</span>',
+            ]
+        )
+    head = [
+        "Claim, and what the paper found",
+        "Ours",
+        "Difference",
+        "Seeds",
+        "p",
+        "Holm p",
+        "Detectable",
+        "Verdict",
+    ]
+    if not rows:
+        return ""
+    return section(
+        "Claims of papers",
+        table(head, rows),
+        f'<p class="note">{escape(_rule(summary, known))}</p>',
+    )
+
+
+def _rule(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> str:
+    claims, alpha = summary["claims"], f"{summary['alpha']:g}"
+    margins = [
+        f"{claim['name']}: {RULES[claim['rule']]}"
+        f" {value(claim['margin'], claim['unit'])}"
+        for claim in claims
+        if claim["margin"]
+    ]
+    units = {known[c["statistic"]].title: c["unit"] for c in claims}
+    told = ", ".join(f"{title} in {unit}" for title, unit in units.items())
+    return (
+        f"The rules were fixed before any run. {told}; both arms, then their difference"
+        " with its 95 % interval and in how many seeds it is positive. p: exact"
+        f" sign-flip test over the {summary['seeds']} paired seeds, adjusted by Holm"
+        f" over the {len(claims)} claims. PASS: Holm p below {alpha} and a difference"
+        f" above 0 (or the margin{': ' + '; '.join(margins) if margins else ''})."
+        " FAIL: the same the other way, or an interval wholly beyond the margin."
+        " INCONCLUSIVE: anything else; “detectable” is the true difference that this"
+        f" design would have found four times in five at level {alpha} / {len(claims)}."
+    )
+
+
+def results_html(
+    settings: AblationSettings,
+    summary: Mapping[str, Any],
+    known: Mapping[str, Statistic],
+) -> str:
+    """The arms on every set of items: the figure, and the table of all measures."""
+    told = columns(settings, known)
+    shown = {key: title for key, (name, _, title) in told.items() if name == "accuracy"}
+    rows = []
+    for arm, row in summary["arms"].items():
+        cells = [f"{arm_html(arm)}<br><span class='quiet'>{escape(row['what'])}</span>"]
+        for key, (name, _, _) in told.items():
+            unit, found = known[name].unit, row[key]
+            low, high = (value(end, unit) for end in found["ci95"])
+            spread = value(float(np.std(found["values"], ddof=1)), unit)
+            cells.append(
+                f"{value(found['mean'], unit)} <span class='quiet'>[{low}, {high}]"
+                f"</span> <span class='quiet'>sd {spread}</span>"
+            )
+        rows.append(cells)
+    caption = (
+        "Mean over seeds with its 95 % interval (hierarchical bootstrap over seeds and"
+        " items); each pale dot is one seed."
+    )
+    lost = escape(lost_runs(summary))
+    note = (
+        "Mean, 95 % interval and standard deviation between seeds; accuracies and"
+        " degradation (error after the last epoch less the least error, on validation"
+        " items) in per cent."
+    )
+    return section(
+        "Arms",
+        wide_figure(
+            arms_svg(
+                summary["arms"], {key: f"{one} (%)" for key, one in shown.items()}
+            ),
+            caption,
+        ),
+        table(["", *(escape(title) for _, _, title in told.values())], rows),
+        f'<p class="note">{" ".join(filter(None, (note, lost)))}</p>',
+    )
+
+
+def choices_html(settings: AblationSettings, folder: pathlib.Path) -> str:
+    """The rates tried for every arm on validation items, best first."""
+    tuning = records.load_tuning(folder)
+    if not tuning:
+        return ""
+    rows = [
+        [
+            arm_html(arm),
+            ", ".join(
+                f"{row['lr_peak']:g} ({percent(row['validation_accuracy'])})"
+                for row in tuning[arm][str(settings.task.n)]
+            ),
+        ]
+        for arm in settings.arms
+    ]
+    note = (
+        f"Peak learning rates, best first, with their mean accuracy on validation items"
+        f" over {settings.tuning.seeds} seeds of tuning’s own; as many for every arm."
+    )
+    head = ["", "Learning rates tried"]
+    return section(
+        "Choices", table(head, rows, numeric=False), f'<p class="note">{note}</p>'
+    )
+
+
+def learning_html(arms: Mapping[str, tuple[records.Run, ...]]) -> str:
+    """A panel an arm: accuracy on training and validation items over the epochs."""
+    drawn = []
+    for arm, runs in arms.items():
+        found = curves.learning_curves(runs, quantity="accuracy")
+        if found.bands:
+            drawn.append(
+                figures.learning_curve_svg(
+                    found.bands, title=arm, quantity="accuracy", unit=found.unit
+                )
+            )
+    if not drawn:
+        return ""
+    caption = (
+        "Mean over seeds; the band is one standard deviation between seeds, up and"
+        " down. A validation curve that falls at the end is late degradation."
+    )
+    return section(
+        "Learning curves", panels(drawn, caption, legend_html=legend([], splits=True))
+    )
