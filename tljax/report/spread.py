@@ -169,23 +169,7 @@ def variance_shares(
     Source: Searle, Casella and McCulloch 1992 (ANOVA estimators); Burdick, Borror and
     Montgomery 2005 (generalized intervals of the same model); Dodge et al. 2020 asked.
     """
-    rows, columns = scores_WO.shape
-    if rows < 2 or columns < 2:
-        raise ValueError(f"{rows} x {columns} runs: shares need two rows and columns")
-    _check_scores(scores_WO.ravel(), least=4)
-    if scores_WO.std() == 0:
-        raise ValueError("scores that do not vary have no shares")
-    freedom = np.array([rows - 1, columns - 1, (rows - 1) * (columns - 1)])
-    row_W, column_O = scores_WO.mean(1), scores_WO.mean(0)
-    rest_WO = scores_WO - row_W[:, None] - column_O + scores_WO.mean()
-    squares = np.array(
-        [columns * row_W.var() * rows, rows * column_O.var() * columns,
-         (rest_WO**2).sum()]
-    )  # fmt: skip
-    drawn = np.random.default_rng(seed).chisquare(freedom, size=(draws, 3))
-    seen, likely = (
-        _shares(squares / by, rows, columns) for by in (freedom[None], drawn)
-    )
+    seen, likely = _draw_shares(scores_WO, draws, seed)
 
     def interval(values, of_draws):
         tail = (1 - confidence) / 2
@@ -195,6 +179,44 @@ def variance_shares(
     parts = [interval(seen[:, i], likely[:, i]) for i in range(3)]
     gaps = [shares[:, 0] - shares[:, 1] for shares in (seen, likely)]
     return Shares(*parts, interval(*gaps))
+
+
+def shares_alike(
+    scores_WO: np.ndarray, *, margin: float, draws: int, seed: int
+) -> float:
+    """p-value of "the shares of init and order differ by `margin` or more".
+
+    The larger part of the draws that lie beyond one end of (-margin, margin): both
+    one-sided tests must reject, as in `statistics.equivalence_test`.
+
+    Args:
+      scores_WO, draws, seed: as in variance_shares.
+      margin: between 0 and 1; to be fixed before looking.
+
+    Raises:
+      ValueError: as variance_shares, or margin not above 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin is {margin}; it must be above 0")
+    _, likely = _draw_shares(scores_WO, draws, seed)
+    gaps = likely[:, 0] - likely[:, 1]
+    return float(max((gaps >= margin).mean(), (gaps <= -margin).mean()))
+
+
+def _draw_shares(scores_WO, draws, seed) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of init, order and rest, [1, 3] as seen and [draws, 3] as drawn."""
+    rows, columns = scores_WO.shape
+    if rows < 2 or columns < 2:
+        raise ValueError(f"{rows} x {columns} runs: shares need two rows and columns")
+    _check_scores(scores_WO.ravel(), least=4)
+    if scores_WO.std() == 0:
+        raise ValueError("scores that do not vary have no shares")
+    freedom = np.array([rows - 1, columns - 1, (rows - 1) * (columns - 1)])
+    row_W, column_O = scores_WO.mean(1), scores_WO.mean(0)
+    rest_WO = scores_WO - row_W[:, None] - column_O + scores_WO.mean()
+    squares = np.array([row_W.var(), column_O.var(), rest_WO.var()]) * scores_WO.size
+    drawn = np.random.default_rng(seed).chisquare(freedom, size=(draws, 3))
+    return tuple(_shares(squares / by, rows, columns) for by in (freedom[None], drawn))
 
 
 def _shares(mean_squares: np.ndarray, rows: int, columns: int) -> np.ndarray:
