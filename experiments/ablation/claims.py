@@ -221,6 +221,8 @@ def judge(
             **dataclasses.asdict(claim),
             "unit": known[claim.statistic].unit,
             **dataclasses.asdict(one),
+            "means": list(one.means),  # as JSON has them
+            "ci95": list(one.ci95),
             "p_holm": p_holm,
             "verdict": judgement(claim, one, p_holm=p_holm, alpha=alpha),
         }

@@ -81,7 +81,8 @@ def build_summary(
 ) -> dict[str, Any]:
     """summary.json's object: shares between 0 and 1, losses in nats.
 
-    The same records give the same summary: even its date is that of the last record.
+    Arms stand from the least to the most accurate. The same records give the same
+    summary: even its date is that of the last record.
     """
     columns = sections.columns(settings, known)
     arms = {
@@ -97,6 +98,7 @@ def build_summary(
         }
         for arm, runs in evidence.arms.items()
     }
+    arms = dict(sorted(arms.items(), key=lambda one: one[1]["accuracy_test"]["mean"]))
     items = {
         split: len(next(iter(evidence.answers(split).values())).ids)
         for split in ("test", *settings.task.named_others)
@@ -142,8 +144,8 @@ def _page(settings, experiment, evidence, summary, known) -> str:
         sections.answer_html(summary),
         sections.claims_html(summary, known),
         sections.results_html(settings, summary, known),
-        sections.choices_html(settings, experiment.folder),
-        sections.learning_html(evidence.arms),
+        sections.choices_html(summary, experiment.folder),
+        sections.learning_html({arm: evidence.arms[arm] for arm in summary["arms"]}),
         language.pretraining_html(experiment.lm),
         language.adaptation_html(experiment.adapted),
         provenance.cost_html(experiment, manifests, summary),

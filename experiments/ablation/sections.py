@@ -190,8 +190,8 @@ def results_html(
             )
         rows.append(cells)
     caption = (
-        "Mean over seeds with its 95 % interval (hierarchical bootstrap over seeds and"
-        " items); each pale dot is one seed."
+        "From the least to the most accurate: mean over seeds with its 95 % interval"
+        " (hierarchical bootstrap over seeds and items); each pale dot is one seed."
     )
     lost = escape(lost_runs(summary))
     note = (
@@ -212,7 +212,7 @@ def results_html(
     )
 
 
-def choices_html(settings: AblationSettings, folder: pathlib.Path) -> str:
+def choices_html(summary: Mapping[str, Any], folder: pathlib.Path) -> str:
     """The rates tried for every arm on validation items, best first."""
     tuning = records.load_tuning(folder)
     if not tuning:
@@ -222,14 +222,14 @@ def choices_html(settings: AblationSettings, folder: pathlib.Path) -> str:
             arm_html(arm),
             ", ".join(
                 f"{row['lr_peak']:g} ({percent(row['validation_accuracy'])})"
-                for row in tuning[arm][str(settings.task.n)]
+                for row in tuning[arm][str(summary["n"])]
             ),
         ]
-        for arm in settings.arms
+        for arm in summary["arms"]
     ]
     note = (
-        f"Peak learning rates, best first, with their mean accuracy on validation items"
-        f" over {settings.tuning.seeds} seeds of tuning’s own; as many for every arm."
+        "Peak learning rates, best first, with their mean accuracy on validation items"
+        " over seeds of tuning’s own; as many for every arm."
     )
     head = ["", "Learning rates tried"]
     return section(
