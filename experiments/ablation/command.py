@@ -1,7 +1,7 @@
 """python -m experiments.NAME: every ablation's command line, in one place."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,10 @@ from tljax.report.markup import p_value
 
 
 def main(
-    name: str, description: str, known: Mapping[str, Statistic] = STATISTICS
+    name: str,
+    description: str,
+    known: Mapping[str, Statistic] = STATISTICS,
+    more: Callable | None = None,
 ) -> None:
     """Runs the ablation that the arguments ask for, and exits.
 
@@ -23,6 +26,7 @@ def main(
       name: of its folder in experiments/.
       description: for --help.
       known: the statistics that its claims may be about.
+      more: its own sections, as experiments/ablation/report.py has them.
     """
 
     def command(argv: Sequence[str]) -> None:
@@ -35,7 +39,9 @@ def main(
         from experiments.ablation.run import run  # JAX, only when something is run
 
         with unmarked_if_refused(asked.workdir):
-            summary = run(asked.settings, asked.workdir, name=name, known=known)
+            summary = run(
+                asked.settings, asked.workdir, name=name, known=known, more=more
+            )
         console = Console()
         console.print(claims_table(summary))
         report = asked.workdir / "report.html"
