@@ -7,11 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.ablation.claims import STATISTICS, Statistic
-from experiments.ablation.sections import value
 from experiments.ablation.settings import AblationSettings
 from tljax.cli.command import run_command, unmarked_if_refused
 from tljax.cli.config import parse_command
-from tljax.report.markup import p_value
+from tljax.report.markup import measured, p_value
 
 
 def main(
@@ -57,7 +56,7 @@ def claims_table(summary: dict) -> Table:
         found.add_column(title)
     for claim in summary["claims"]:
         estimate, low, high = (
-            value(one, claim["unit"], signed=True)
+            measured(one, claim["unit"], signed=True)
             for one in (claim["estimate"], *claim["ci95"])
         )
         found.add_row(

@@ -13,9 +13,9 @@ from typing import Any
 from experiments.ablation import sections
 from experiments.ablation.claims import Evidence, Statistic, interval, judge
 from experiments.ablation.settings import GRID, AblationSettings
-from experiments.catalogue import question_of
 from tljax.report import evidence as language
 from tljax.report import provenance, records
+from tljax.report.catalogue import question_of
 from tljax.report.page import assemble
 from tljax.settings import InputError, from_config
 from tljax.train.files import write_json, write_text
@@ -130,7 +130,7 @@ def build_summary(
         "items": items,
         "bits_per_byte": records.load_final(experiment.lm)["bits_per_byte"],
         "phases_seconds": records.load_json(experiment.folder / "phases.json"),
-        "time_ended": max(map(sections.ended, everyone)),
+        "time_ended": records.ended(everyone),
     }
 
 

@@ -3,9 +3,8 @@
 Each section is a function of summary.json's content, or of the records, to HTML.
 """
 
-import datetime
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,19 @@ import numpy as np
 from experiments.ablation.claims import Statistic
 from experiments.ablation.figures import arms_svg
 from experiments.ablation.settings import AblationSettings
+from tljax.report import claims as judged
 from tljax.report import curves, figures, records
 from tljax.report.answer import lost_runs
 from tljax.report.markup import (
-    MINUS,
     arm_html,
     duration,
     escape,
     legend,
     listing,
+    measured,
     p_value,
     panels,
     percent,
-    points,
     section,
     table,
     wide_figure,
@@ -36,12 +35,6 @@ RULES = {
     "no_worse": "no worse, margin",
     "same": "the same, margin",
 }
-
-
-def ended(run: records.Run) -> str:
-    """The day, in UTC, of a run's last record."""
-    seconds = (run.folder / "metrics.jsonl").stat().st_mtime
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
 
 
 def columns(
@@ -60,23 +53,6 @@ def columns(
             words = split.replace("_", " ")
             found[key] = (name, split or "test", f"{one.title} {words}".strip())
     return found
-
-
-def value(number: float, unit: str, *, signed: bool = False) -> str:
-    """A share in per cent or points, another unit's number with three digits."""
-    if unit == "points":
-        return points(number) if signed else f"{100 * number:.1f}"
-    return f"{number:{'+' if signed else ''}.3f}".replace("-", MINUS)
-
-
-def verdicts(claims: Sequence[Mapping[str, Any]]) -> str:
-    """'PASS: a; b. INCONCLUSIVE: c.': the answer in one line of plain text."""
-    told = []
-    for verdict in ("PASS", "FAIL", "INCONCLUSIVE"):
-        names = [claim["name"] for claim in claims if claim["verdict"] == verdict]
-        if names:
-            told.append(f"{verdict}: {'; '.join(names)}.")
-    return " ".join(told) or "No claim was declared before the runs."
 
 
 def answer_html(summary: Mapping[str, Any]) -> str:
@@ -100,7 +76,7 @@ def answer_html(summary: Mapping[str, Any]) -> str:
         for number, name in facts
     )
     return (
-        f'<div class="answer"><p>{escape(verdicts(claims))}</p></div>'
+        f'<div class="answer"><p>{escape(judged.told(claims))}</p></div>'
         f'<dl class="facts">{boxes}</dl>'
     )
 
@@ -110,7 +86,7 @@ def claims_html(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> s
     rows = []
     for claim in summary["claims"]:
         unit = claim["unit"]
-        low, high = (value(end, unit, signed=True) for end in claim["ci95"])
+        low, high = (measured(end, unit, signed=True) for end in claim["ci95"])
         least = claim["smallest_detectable"]
         seeds = claim["in_favour"]
         verdict = escape(claim["verdict"])
@@ -118,13 +94,13 @@ def claims_html(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> s
             [
                 f"{escape(claim['name'])}<br><span class='quiet'>"
                 f"{escape(claim['paper'])}: {escape(claim['number'])}</span>",
-                " / ".join(value(mean, unit) for mean in claim["means"]),
-                f"{value(claim['estimate'], unit, signed=True)}"
+                " / ".join(measured(mean, unit) for mean in claim["means"]),
+                f"{measured(claim['estimate'], unit, signed=True)}"
                 f" <span class='quiet'>{low} to {high}</span>",
                 "–" if seeds is None else f"{seeds} of {summary['seeds']}",
                 p_value(claim["p"]),
                 p_value(claim["p_holm"]),
-                "–" if least is None else value(least, unit),
+                "–" if least is None else measured(least, unit),
                 f'<span class="verdict {verdict.lower()}">{verdict}</span>',
             ]
         )
@@ -151,7 +127,7 @@ def _rule(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> str:
     claims, alpha = summary["claims"], f"{summary['alpha']:g}"
     margins = [
         f"{claim['name']}: {RULES[claim['rule']]}"
-        f" {value(claim['margin'], claim['unit'])}"
+        f" {measured(claim['margin'], claim['unit'])}"
         for claim in claims
         if claim["margin"]
     ]
@@ -182,10 +158,10 @@ def results_html(
         cells = [f"{arm_html(arm)}<br><span class='quiet'>{escape(row['what'])}</span>"]
         for key, (name, _, _) in told.items():
             unit, found = known[name].unit, row[key]
-            low, high = (value(end, unit) for end in found["ci95"])
-            spread = value(float(np.std(found["values"], ddof=1)), unit)
+            low, high = (measured(end, unit) for end in found["ci95"])
+            spread = measured(float(np.std(found["values"], ddof=1)), unit)
             cells.append(
-                f"{value(found['mean'], unit)} <span class='quiet'>[{low}, {high}]"
+                f"{measured(found['mean'], unit)} <span class='quiet'>[{low}, {high}]"
                 f"</span> <span class='quiet'>sd {spread}</span>"
             )
         rows.append(cells)

@@ -24,9 +24,23 @@ def test_any_other_folder_with_a_config_is_read_as_an_experiment(tmp_path, refus
     assert not (tmp_path / "report.html").exists()
 
 
+def test_all_kept_results_get_one_page(tmp_path, capsys):
+    assert main(["report", "--all", f"--out={tmp_path / 'kept'}"]) == 0
+    page = tmp_path / "kept" / "index.html"
+    assert f"report: {page}" in capsys.readouterr().out
+    assert "transfer beats scratch at n = 50" in page.read_text()
+
+
+def test_an_ablation_is_told_to_make_its_own(tmp_path, refused):
+    (tmp_path / "config.json").write_text('{"arms": {}}')
+    assert "is of an ablation" in refused("report", tmp_path)
+
+
 def test_bad_input_is_one_line(tmp_path, refused, language_run, copy_of):
     assert "takes one folder" in refused("report")
     assert "takes one folder" in refused("report", "a", "b")
+    assert "with --all only" in refused("report", "a", "--out=b")
+    assert "takes no" in refused("report", "a", "--all")
     assert "holds no config.json" in refused("report", tmp_path)
     assert "holds no config.json" in refused("report", tmp_path / "nowhere")
     open_run = copy_of(language_run)

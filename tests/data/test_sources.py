@@ -110,7 +110,7 @@ def test_too_few_texts_and_an_unknown_split_are_refused(reviews, tmp_path):
 
 def test_the_catalogue_lists_every_packaged_source_with_its_sizes():
     rows = {row.uri: row for row in catalogue()}
-    names = ("imdb_reviews", "rotten_tomatoes", "trec", "boolq")
+    names = ("imdb_reviews", "rotten_tomatoes", "trec", "product_reviews", "boolq")
     assert set(rows) == {f"pkg:{name}" for name in names}
     sizes = {"train": 5530, "validation": 1000, "test": 2000}
     assert rows["pkg:rotten_tomatoes"].sizes == sizes

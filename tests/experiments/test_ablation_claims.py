@@ -13,8 +13,8 @@ from experiments.ablation.claims import (
     judge,
     paired,
 )
-from experiments.ablation.sections import verdicts
 from experiments.ablation.settings import Claim
+from tljax.report.claims import told
 from tljax.report.records import Run
 from tljax.settings import InputError
 
@@ -73,7 +73,7 @@ def test_a_family_pays_by_holm_and_keeps_the_papers_number():
     assert [row["verdict"] for row in rows] == ["PASS", "INCONCLUSIVE"]
     assert rows[0]["p_holm"] == 2 * rows[0]["p"]
     assert rows[0]["number"] == "1 -> 2"
-    assert verdicts(rows) == "PASS: a beats b. INCONCLUSIVE: c."
+    assert told(rows) == "PASS: a beats b. INCONCLUSIVE: c."
 
 
 def test_interval_over_seeds_alone_is_students_and_over_items_holds_the_mean():

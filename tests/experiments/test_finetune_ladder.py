@@ -183,7 +183,7 @@ def test_arms_differ_in_what_they_are_about_alone():
         ({"arms__full__optim__lr_peak": ".1"}, "lr_peak is 0.1, but .*rates chooses"),
         ({"arms__ful__epochs": "1"}, "arms.ful is not a setting; did you mean 'full'"),
         ({"tuning__rates": '{"full": [0.1]}'}, "as many rates for every arm"),
-        ({"tuning__rates": '{"fool": [0.1]}'}, "fool is no arm; did you mean 'full'"),
+        ({"tuning__rates": '{"ful": [0.1]}'}, "ful is no arm; did you mean 'full'"),
         ({"plan__seeds": "8"}, "with 7 claims .*set plan.seeds to 9"),
         ({"adapt__epochs": "0"}, "adapt.epochs is 0.0, and an arm has"),
         ({"task__score_test": "false", "task__others": "[]"}, "score_test is False"),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tljax.report.claims import Claim, Plan, read_plan, verdict
+from tljax.report.claims import Claim, Plan, read_plan, told, verdict
 from tljax.settings import InputError
 
 CLAIM = {"name": "gain", "arm": "transfer", "against": "scratch", "n": 50}
@@ -65,3 +65,12 @@ def test_verdicts(estimate, ci95, p_holm, at_least, want):
         estimate=estimate, ci95=ci95, p_holm=p_holm, alpha=0.05, at_least=at_least
     )
     assert found == want
+
+
+def test_judged_claims_are_told_by_verdict_in_one_line():
+    claims = [
+        {"name": name, "verdict": verdict}
+        for name, verdict in (("a", "FAIL"), ("b", "PASS"), ("c", "FAIL"))
+    ]
+    assert told(claims) == "PASS: b. FAIL: a; c."
+    assert told([]) == "No claim was declared before the runs."

@@ -1,15 +1,16 @@
 """tljax report: rebuilds an experiment's or a run's report from its records alone.
 
-work folder -> summary.json, report.html; run folder -> report.html. Trains nothing.
+work folder -> summary.json, report.html; run folder -> report.html; all kept results of
+experiments/ -> one page. Trains nothing.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from tljax.cli.command import help_text, number_lines, read_flags
+from tljax.cli.command import Flag, help_text, no_words, number_lines, read_flags
 from tljax.settings import SETTINGS_OF_KIND, InputError
 
-USAGE = "tljax report DIR"
+USAGE = "tljax report DIR | --all [--out=DIR]"
 DESCRIPTION = """
 DIR is the work folder of an experiment (summary.json and report.html are written) or
 the folder of one run (report.html). Only records are read: nothing is trained, and the
@@ -17,15 +18,28 @@ same records give the same numbers.
 
   tljax report runs/low_shot
   tljax report runs/lm
+
+--all puts the kept results of all experiments on one page, every claim with the paper's
+number beside ours and its verdict.
 """
+FLAGS = (
+    Flag("all", "", "the index page of all kept results"),
+    Flag("out", "DIR", "of --all: folder of index.html; 'reports' unless said"),
+)
 
 
 def run(argv: Sequence[str]) -> None:
     """Writes the report and says where it is."""
-    given = read_flags(argv, (), program="tljax report")
+    given = read_flags(argv, FLAGS, program="tljax report")
     if "help" in given.flags:
-        print(help_text(USAGE, DESCRIPTION, ()))
+        print(help_text(USAGE, DESCRIPTION, FLAGS))
         return
+    if "all" in given.flags:
+        no_words(given, "tljax report --all")
+        _report_all(Path(given.flags.get("out", "reports")))
+        return
+    if "out" in given.flags:
+        raise InputError("--out is read with --all only; a report lies in its folder")
     if len(given.words) != 1:
         raise InputError(f"tljax report takes one folder: {USAGE}")
     folder = Path(given.words[0])
@@ -36,10 +50,26 @@ def run(argv: Sequence[str]) -> None:
         )
     from tljax.report import records
 
-    if records.load_json(folder / "config.json").get("kind") in tuple(SETTINGS_OF_KIND):
+    config = records.load_json(folder / "config.json")
+    if config.get("kind") in tuple(SETTINGS_OF_KIND):
         _report_run(folder)
+    elif "arms" in config:
+        raise InputError(
+            f"{folder} is of an ablation, whose own command makes its report: delete"
+            f" {folder / 'report.html'} and start that command again"
+        )
     else:
         _report_experiment(folder)
+
+
+def _report_all(out: Path) -> None:
+    from tljax.report.catalogue import ROOT, catalogue
+    from tljax.report.index import write_index
+
+    experiments = catalogue()
+    if not experiments:
+        raise InputError(f"{ROOT} holds no experiments; run it from a checkout")
+    print(f"report: {write_index(experiments, out)}")
 
 
 def _report_run(folder: Path) -> None:

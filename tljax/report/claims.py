@@ -6,7 +6,7 @@ Verdict of a claim "arm beats against at n (by at least `at_least`)":
   INCONCLUSIVE  anything else; see smallest_detectable for what could have been seen
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,3 +85,13 @@ def verdict(
     if at_least is not None and ci95[1] < at_least:
         return "FAIL"
     return "INCONCLUSIVE"
+
+
+def told(claims: Sequence[Mapping[str, Any]]) -> str:
+    """A summary's judged claims in one line: 'PASS: a; b. INCONCLUSIVE: c.'"""
+    lines = []
+    for word in ("PASS", "FAIL", "INCONCLUSIVE"):
+        names = [claim["name"] for claim in claims if claim["verdict"] == word]
+        if names:
+            lines.append(f"{word}: {'; '.join(names)}.")
+    return " ".join(lines) or "No claim was declared before the runs."

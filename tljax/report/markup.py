@@ -31,6 +31,13 @@ def points(share: float) -> str:
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", MINUS)
 
 
+def measured(number: float, unit: str, *, signed: bool = False) -> str:
+    """A share in per cent, or in points if signed; another unit with three digits."""
+    if unit == "points":
+        return points(number) if signed else f"{100 * number:.1f}"
+    return f"{number:{'+' if signed else ''}.3f}".replace("-", MINUS)
+
+
 def p_value(p: float | None) -> str:
     """0.0234 -> '.023', as journals print it; below a thousandth '< .001'."""
     if p is None:

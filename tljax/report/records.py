@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,12 @@ def load_experiment(folder: Path | str) -> Experiment:
     runs.sort(key=lambda run: (run.arm, run.n, run.seed))
     adapted = folder / "adapted" if (folder / "adapted").is_dir() else None
     return Experiment(folder, config, tuple(runs), folder / "lm", adapted)
+
+
+def ended(runs: Sequence[Run]) -> str:
+    """The day, in UTC, on which the last of the runs predicted its test items."""
+    times = [(run.folder / "predictions/test.jsonl").stat().st_mtime for run in runs]
+    return datetime.fromtimestamp(max(times), UTC).date().isoformat()
 
 
 def load_json(path: Path) -> dict[str, Any]:

@@ -64,6 +64,7 @@ def build_summary(experiment: records.Experiment) -> dict[str, Any]:
         "padding_share": _padding_share(experiment, runs),
         "phases_seconds": records.load_json(experiment.folder / "phases.json"),
         "contamination": _contamination(experiment, plan, correct, ids),
+        "time_ended": records.ended(experiment.runs),
         "seeds": plan.seeds,
         "alpha": plan.alpha,
         "test_items": len(ids),
