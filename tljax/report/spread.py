@@ -153,8 +153,8 @@ def variance_shares(
 
     Intervals: each mean square is a variance times chi-square / its degrees of freedom;
     so draws of MS x df / chi-square, put into the same formulas, are draws of the
-    shares. Resampling rows and columns instead covers as often only with intervals up
-    to half as wide again (docs/statistics.md).
+    shares. Resampling rows and columns instead gives intervals up to half as wide
+    again that sometimes cover too seldom (docs/statistics.md).
 
     Args:
       scores_WO: one run for each of W first weights and O data orders.
