@@ -42,7 +42,7 @@ def get_config(preset: str = "quick") -> ConfigDict:
             "others": ("pkg:product_reviews",),  # cameras and phones, no films
         }
     )
-    config.arms = _arms(base, epochs=6)
+    config.arms = _arms(base, epochs=5)
     config.tuning = ConfigDict(
         {"rates": _rates((1e-3, 3e-3)), "seeds": 2, "validation_items": 500}
     )
@@ -55,11 +55,14 @@ def _arms(base: ConfigDict, *, epochs: int) -> ConfigDict:
     """What each arm changes in `full`; all start from the same decisions."""
     full = ConfigDict(
         {
-            "what": "all weights, one rate",
+            "what": "all weights, one constant rate",
             "epochs": float(epochs),
             "init": {"source": "lm"},
             "head": base.finetune.head,
-            "optim": base.finetune.optim,  # AdamW; the rate is tuned for every arm
+            "optim": {
+                **base.finetune.optim,  # AdamW; the rate is tuned for every arm
+                "cooldown": 0.0,  # constant: to fall slowly is what `stlr` is about
+            },
             "record": {
                 **base.finetune.record,
                 "rounds": epochs,
@@ -69,7 +72,7 @@ def _arms(base: ConfigDict, *, epochs: int) -> ConfigDict:
             "transfer": {},
         }
     )
-    slanted = {"schedule": "slanted", "cooldown": 0.0, "warmup": 0.1}
+    slanted = {"schedule": "slanted"}  # up in a tenth of the steps as all, then down
     changes = {
         "scratch": {"what": "no pre-training", "init": {"source": ""}},
         "last": {"what": "the head alone", "transfer": {"method": "head"}},
@@ -124,82 +127,63 @@ def _rates(usual: Sequence[float]) -> dict[str, tuple[float, ...]]:
     }
 
 
-# Fixed before any run: criteria L1 (direction), L3, L4 of ULMFiT, (i) of LP-FT.
-CLAIMS = tuple(
-    {
-        "name": name,
-        "paper": paper,
-        "number": number,
-        "statistic": statistic,
-        "arm": arm,
-        "against": against,
-        **more,
-    }
-    for name, paper, number, statistic, arm, against, more in (
-        (
-            "transfer beats scratch",
-            "ULMFiT, table 7, IMDb",
-            "error 9.93 from scratch, 6.87 full",
-            "accuracy",
-            "full",
-            "scratch",
-            {},
-        ),
-        (
-            "the head alone underfits",
-            "ULMFiT, section 5",
-            "'Last' never reaches a training error of 0",
-            "train_loss",
-            "last",
-            "full",
-            {},
-        ),
-        (
-            "full degrades late, ULMFiT less",
-            "ULMFiT, figure 4",
-            "full: best early, then worse; ULMFiT stays flat",
-            "late_degradation",
-            "full",
-            "ulmfit",
-            {},
-        ),
-        (
-            "ULMFiT beats full",
-            "ULMFiT, table 7, IMDb",
-            "error 6.87 full, 5.00 all together",
-            "accuracy",
-            "ulmfit",
-            "full",
-            {},
-        ),
-        (
-            "discriminative rates beat one rate",
-            "ULMFiT, table 7, IMDb",
-            "error 6.87 full, 5.57 with discr",
-            "accuracy",
-            "discr",
-            "full",
-            {},
-        ),
-        (
-            "LP-FT beats full out of domain",
-            "LP-FT, abstract",
-            "10 points above full",
-            "accuracy",
-            "lp_ft",
-            "full",
-            {"split": "product_reviews"},
-        ),
-        (
-            "LP-FT is no worse than the head alone in domain",
-            "LP-FT, abstract",
-            "1 point above full, which is 2 above the head alone",
-            "accuracy",
-            "lp_ft",
-            "last",
-            {"rule": "no_worse", "margin": 0.01},
-        ),
-    )
+def _claim(
+    name: str, paper: str, number: str, statistic: str, arm: str, against: str, **more
+) -> dict:
+    """`arm` has more of the statistic than `against`."""
+    return {
+        "name": name, "paper": paper, "number": number,
+        "statistic": statistic, "arm": arm, "against": against, **more,
+    }  # fmt: skip
+
+
+# Fixed before any run; nine seeds are the fewest with which seven claims could pass
+CLAIMS = (
+    _claim(
+        "transfer beats scratch",
+        "ULMFiT, table 7, IMDb",
+        "error 9.93 from scratch, 6.87 full",
+        *("accuracy", "full", "scratch"),
+    ),
+    _claim(
+        "the head alone underfits",
+        "ULMFiT, section 5",
+        "'Last' never reaches a training error of 0",
+        *("train_loss", "last", "full"),
+    ),
+    _claim(
+        "full degrades late, ULMFiT less",
+        "ULMFiT, figure 4",
+        "full: best early, then worse; ULMFiT stays flat",
+        *("late_degradation", "full", "ulmfit"),
+    ),
+    _claim(
+        "ULMFiT beats full",
+        "ULMFiT, table 7, IMDb",
+        "error 6.87 full, 5.00 all together",
+        *("accuracy", "ulmfit", "full"),
+    ),
+    _claim(
+        "discriminative rates beat one rate",
+        "ULMFiT, table 7, IMDb",
+        "error 6.87 full, 5.57 with discr",
+        *("accuracy", "discr", "full"),
+    ),
+    _claim(
+        "LP-FT beats full out of domain",
+        "LP-FT, abstract",
+        "10 points above full",
+        *("accuracy", "lp_ft", "full"),
+        split="product_reviews",
+    ),
+    _claim(
+        "LP-FT is no worse than the head alone in domain",
+        "LP-FT, abstract",
+        "1 point above full, which is 2 above the head alone",
+        *("accuracy", "lp_ft", "last"),
+        rule="no_worse",
+        margin=0.01,  # a point: half of what full is above the head there
+    ),
 )
 
 

@@ -12,6 +12,7 @@ from tljax.settings import (
     FinetuneSettings,
     InputError,
     PretrainSettings,
+    TaskSettings,
     describe,
     from_config,
     setting,
@@ -170,7 +171,8 @@ def test_every_setting_says_what_it_means(pretrain_config, finetune_config):
         others = {key.rpartition(".")[0] for key, _, _ in rows if key not in given}
         assert others <= {  # may be left out
             "config.head", "config.init", "config.model", "config.optim",
-            "config.record", "config.regularize", "config.seeds", "config.transfer",
+            "config.record", "config.regularize", "config.seeds", "config.task",
+            "config.transfer",
         }  # fmt: skip
         assert all(meaning for _, _, meaning in rows)
     assert ("config.epochs", "float", "passes over the n labelled items") in rows
@@ -190,3 +192,21 @@ def test_a_key_at_its_default_may_be_left_out_and_is(pretrain_config):
     made = from_config(PretrainSettings, pretrain_config)
     assert to_dict(made)["model"]["windows"] == (0, 4)
     assert from_config(PretrainSettings, to_dict(made)) == made
+
+
+def test_other_test_sets_are_named_by_their_uris():
+    task = {
+        "source": "pkg:a", "n": 0, "length": 8, "validation_items": 0,
+        "score_test": True,
+        "others": ["pkg:products", "csv:some/phones.csv?text=a&label=b"],
+    }  # fmt: skip
+    found = from_config(TaskSettings, task, "config.task")
+    assert list(found.named_others) == ["products", "phones"]
+    for others, said in (
+        (["csv:a/x.csv?label=y", "csv:b/x.csv?label=y"], "others are named x by"),
+        (["csv:test.csv?label=y"], "others are named test by"),
+    ):
+        with pytest.raises(InputError, match=said):
+            from_config(TaskSettings, {**task, "others": others}, "config.task")
+    with pytest.raises(InputError, match="others is predicted where"):
+        from_config(TaskSettings, {**task, "score_test": False}, "config.task")

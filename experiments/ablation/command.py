@@ -42,7 +42,8 @@ def main(
                 asked.settings, asked.workdir, name=name, known=known, more=more
             )
         console = Console()
-        console.print(claims_table(summary))
+        if summary["claims"]:
+            console.print(claims_table(summary))
         report = asked.workdir / "report.html"
         console.print(f"report: {report}", markup=False, soft_wrap=True)
 
@@ -50,10 +51,11 @@ def main(
 
 
 def claims_table(summary: dict) -> Table:
-    """The claims with both numbers, for the terminal."""
+    """The claims for the terminal; the papers' numbers stand in the report."""
     found = Table(title=f"Claims of papers, {summary['seeds']} seeds")
-    for title in ("claim", "paper", "difference", "95 % interval", "Holm p", "verdict"):
-        found.add_column(title)
+    found.add_column("claim")
+    for title in ("difference", "95 % interval", "Holm p", "verdict"):
+        found.add_column(title, no_wrap=True)
     for claim in summary["claims"]:
         estimate, low, high = (
             measured(one, claim["unit"], signed=True)
@@ -61,7 +63,6 @@ def claims_table(summary: dict) -> Table:
         )
         found.add_row(
             claim["name"].replace("[", r"\["),
-            claim["number"].replace("[", r"\["),
             f"{estimate} {claim['unit']}",
             f"{low} to {high}",
             p_value(claim["p_holm"]),

@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tljax.report.drawing import STYLE, WIDE, arm_style, to_svg
 
@@ -37,6 +38,7 @@ def arms_svg(arms: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) 
                 axes.plot(100 * found["mean"], place, style.marker, color=style.color)
             axes.set_xlabel(title)
             axes.grid(visible=False, axis="y")
+            axes.xaxis.set_major_locator(MaxNLocator(5))
         panels[0].set_yticks(range(len(arms)), [arm_style(arm).label for arm in arms])
         panels[0].invert_yaxis()
         description = "Accuracy of every arm with its interval"

@@ -27,7 +27,7 @@ Sections = Callable[[AblationSettings, Evidence], tuple[dict[str, Any], list[str
 def language_model(settings: AblationSettings, folder: pathlib.Path) -> pathlib.Path:
     """The run folder of the language model that the arms start from."""
     source = settings.pretrain.source
-    return pathlib.Path(source).resolve() if source else folder / "lm"
+    return pathlib.Path(source) if source else folder / "lm"
 
 
 def write_report(

@@ -62,6 +62,12 @@ def run(
       InputError: something given cannot be used; nothing is overwritten.
     """
     folder = folder.resolve()  # one name, whatever the current directory
+    if settings.pretrain.source:
+        stage = dataclasses.replace(
+            settings.pretrain,
+            source=str(pathlib.Path(settings.pretrain.source).resolve()),
+        )
+        settings = dataclasses.replace(settings, pretrain=stage)
     check(settings, known)
     open_run(folder, to_dict(settings), name)
     phases, lm = Phases(folder), language_model(settings, folder)

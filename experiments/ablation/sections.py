@@ -51,7 +51,11 @@ def columns(
         for split in splits:
             key = f"{name}_{split}" if split else name
             words = split.replace("_", " ")
-            found[key] = (name, split or "test", f"{one.title} {words}".strip())
+            found[key] = (
+                name,
+                split or "test",
+                f"{one.title}, {words}" if split else one.title,
+            )
     return found
 
 
@@ -89,30 +93,32 @@ def claims_html(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> s
         low, high = (measured(end, unit, signed=True) for end in claim["ci95"])
         least = claim["smallest_detectable"]
         seeds = claim["in_favour"]
+        favour = "" if seeds is None else f"above 0 in {seeds} of {summary['seeds']}"
         verdict = escape(claim["verdict"])
         rows.append(
             [
-                f"{escape(claim['name'])}<br><span class='quiet'>"
-                f"{escape(claim['paper'])}: {escape(claim['number'])}</span>",
-                " / ".join(measured(mean, unit) for mean in claim["means"]),
-                f"{measured(claim['estimate'], unit, signed=True)}"
-                f" <span class='quiet'>{low} to {high}</span>",
-                "–" if seeds is None else f"{seeds} of {summary['seeds']}",
-                p_value(claim["p"]),
-                p_value(claim["p_holm"]),
-                "–" if least is None else measured(least, unit),
+                f"{escape(claim['name'])}<br>"
+                f"{_quiet(claim['paper'], claim['number'], between=': ')}",
                 f'<span class="verdict {verdict.lower()}">{verdict}</span>',
+                f"{measured(claim['estimate'], unit, signed=True)}"
+                f"{_quiet(f'{low} to {high}')}{_quiet(favour)}",
+                "".join(
+                    f"{measured(mean, unit)} {_quiet(claim[key])}"
+                    for mean, key in zip(
+                        claim["means"], ("arm", "against"), strict=True
+                    )
+                ),
+                f"{p_value(claim['p_holm'])}{_quiet('p ' + p_value(claim['p']))}",
+                "–" if least is None else measured(least, unit),
             ]
         )
     head = [
         "Claim, and what the paper found",
-        "Ours",
+        "Verdict",
         "Difference",
-        "Seeds",
-        "p",
+        "Arms",
         "Holm p",
         "Detectable",
-        "Verdict",
     ]
     if not rows:
         return ""
@@ -121,6 +127,11 @@ def claims_html(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> s
         table(head, rows),
         f'<p class="note">{escape(_rule(summary, known))}</p>',
     )
+
+
+def _quiet(*texts: str, between: str = "") -> str:
+    """Less important text; in a column of numbers a line of its own."""
+    return f'<span class="quiet">{escape(between.join(texts))}</span>'
 
 
 def _rule(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> str:
@@ -134,8 +145,8 @@ def _rule(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> str:
     units = {known[c["statistic"]].title: c["unit"] for c in claims}
     told = ", ".join(f"{title} in {unit}" for title, unit in units.items())
     return (
-        f"The rules were fixed before any run. {told}; both arms, then their difference"
-        " with its 95 % interval and in how many seeds it is positive. p: exact"
+        f"The rules were fixed before any run. {told}; the difference of the two arms"
+        " with its 95 % interval. p: exact"
         f" sign-flip test over the {summary['seeds']} paired seeds, adjusted by Holm"
         f" over the {len(claims)} claims. PASS: Holm p below {alpha} and a difference"
         f" above 0 (or the margin{': ' + '; '.join(margins) if margins else ''})."

@@ -13,7 +13,7 @@ from tljax.report.markup import escape, measured, p_value, section, table
 from tljax.report.page import assemble
 from tljax.train.files import write_text
 
-HEAD = ("Claim", "Paper", "There", "Here, 95 % interval", "Holm p", "Verdict")
+HEAD = ("Claim, and what the paper found", "Here, 95 % interval", "Holm p", "Verdict")
 
 
 def write_index(experiments: list[Experiment], folder: Path) -> Path:
@@ -61,10 +61,9 @@ def _claim(claim: Mapping[str, Any]) -> list[str]:
         for number in (claim["estimate"], *claim["ci95"])
     )
     verdict = escape(claim["verdict"])
+    paper = ": ".join(claim[key] for key in ("paper", "number") if key in claim)
     return [
-        escape(claim["name"]),
-        escape(claim.get("paper", "–")),
-        escape(claim.get("number", "–")),
+        f"{escape(claim['name'])}<br><span class='quiet'>{escape(paper)}</span>",
         f"{estimate} {escape(unit)} <span class='quiet'>{low} to {high}</span>",
         p_value(claim["p_holm"]),
         f'<span class="verdict {verdict.lower()}">{verdict}</span>',
