@@ -116,6 +116,7 @@ class Finding:
       smallest_detectable: true difference found 4 times in 5; None where unknown.
       in_favour: seeds whose difference has the claimed sign; None where unpaired.
       one_sided: whether p is: then the interval alone can speak against the claim.
+      sides: what the two means are of; () = the two arms.
     """
 
     means: tuple[float, float]
@@ -125,6 +126,7 @@ class Finding:
     smallest_detectable: float | None
     in_favour: int | None
     one_sided: bool = False
+    sides: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +140,7 @@ class Statistic:
       measure: of one arm, for the table of all; None where only pairs have it.
       validations: that a run must make on its way for the measure to mean something.
       rules: that a claim about it may have.
+      test: what p is of.
       grid: whether it is about the grid, and no arms.
     """
 
@@ -147,6 +150,7 @@ class Statistic:
     measure: Measure | None = None
     validations: int = 0
     rules: tuple[str, ...] = RULES
+    test: str = "exact sign flips over paired seeds"
     grid: bool = False
 
 
@@ -237,6 +241,7 @@ def judge(
             **dataclasses.asdict(one),
             "means": list(one.means),  # as JSON has them
             "ci95": list(one.ci95),
+            "sides": one.sides or (claim.arm, claim.against),
             "p_holm": p_holm,
             "verdict": judgement(claim, one, p_holm=p_holm, alpha=alpha),
         }

@@ -17,6 +17,7 @@ from tljax.report import records, spread
 from tljax.report.summary import SEED
 
 DRAWS = 20_000
+SIDES = ("first weights", "data order")
 UNKNOWN = 10.0  # doublings: the ratio to an arm whose seeds do not differ at all
 
 
@@ -68,6 +69,7 @@ def _spread(evidence: Evidence, claim: Claim, alpha: float) -> Finding:
         smallest_detectable=None,
         in_favour=None,
         one_sided=True,
+        sides=(f"SD of {claim.arm}", f"SD of {claim.against}"),
     )
 
 
@@ -89,7 +91,7 @@ def _failures(evidence: Evidence, claim: Claim, alpha: float) -> Finding:
 def _sources(evidence: Evidence, claim: Claim, alpha: float) -> Finding:
     scores_WO = grid_scores(evidence, orders_of(evidence))
     if np.ptp(scores_WO) == 0:
-        return Finding((0.0, 0.0), 0.0, (-1.0, 1.0), 1.0, None, None, one_sided=True)
+        return Finding((0.0, 0.0), 0.0, (-1.0, 1.0), 1.0, None, None, True, SIDES)
     found = spread.variance_shares(scores_WO, draws=DRAWS, seed=SEED)
     p = spread.shares_alike(scores_WO, margin=claim.margin, draws=DRAWS, seed=SEED)
     return Finding(
@@ -100,15 +102,23 @@ def _sources(evidence: Evidence, claim: Claim, alpha: float) -> Finding:
         smallest_detectable=None,
         in_favour=None,
         one_sided=True,
+        sides=SIDES,
     )
 
 
 STATISTICS = {
     "accuracy": ABLATION["accuracy"],
     "train_loss": ABLATION["train_loss"],
-    "spread": Statistic("SD between seeds", "doublings", _spread, rules=("more",)),
-    "failures": Statistic("Failed runs", "points", _failures, rules=("more",)),
-    "sources": Statistic(
-        "Share of variance", "points", _sources, rules=("same",), grid=True
+    "spread": Statistic(
+        "SD between seeds", "doublings", _spread, rules=("more",),
+        test="Brown-Forsythe, one-sided",
     ),
-}
+    "failures": Statistic(
+        "Failed runs", "points", _failures, rules=("more",),
+        test="Fisher's exact test, one-sided",
+    ),
+    "sources": Statistic(
+        "Share of variance", "points", _sources, rules=("same",), grid=True,
+        test="draws of the shares of a grid",
+    ),
+}  # fmt: skip
