@@ -8,11 +8,12 @@ used, and why: they must miss.
 """
 
 import dataclasses
-import functools
+import itertools
 import math
 import pathlib
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -184,16 +185,20 @@ def skewed(rng, runs, scale=1.0):
 
 def scenarios() -> Iterator[Scenario]:
     """Every line of the table."""
-    some = functools.partial
+    return itertools.chain(_of_differences(), _of_means(), _of_spread(), _of_shares())
+
+
+def _of_differences() -> Iterator[Scenario]:
+    """Tests of paired differences, where nothing is to be found."""
     for seeds in (6, 8, 12, 20):
         patterns = 2 ** (seeds - 1)  # p is a multiple of 1 / this
         level, repeats = math.floor(LEVEL * patterns) / patterns, 4000
         name = f"sign-flip test, {seeds} seeds, p <= {level:.4f}"
-        trial = some(flips, seeds=seeds, level=level, draw=normal)
+        trial = partial(flips, seeds=seeds, level=level, draw=normal)
         yield Scenario(
             name, "normal, mean 0", level, trial, repeats if seeds < 20 else 400
         )
-    trial = some(flips, seeds=8, level=6 / 128, draw=skewed)
+    trial = partial(flips, seeds=8, level=6 / 128, draw=skewed)
     yield Scenario(
         "sign-flip test, 8 seeds, p <= .0469",
         "mean 0, but skewed: not symmetric",
@@ -206,7 +211,7 @@ def scenarios() -> Iterator[Scenario]:
         "Holm, 5 claims, 9 seeds",
         "all five null: any rejected",
         LEVEL,
-        some(family, seeds=9, claims=5),
+        partial(family, seeds=9, claims=5),
         3000,
         "at most",
     )
@@ -215,17 +220,21 @@ def scenarios() -> Iterator[Scenario]:
             f"equivalence (TOST), {seeds} seeds",
             "true mean at the margin",
             LEVEL,
-            some(at_margin, seeds=seeds),
+            partial(at_margin, seeds=seeds),
             4000,
             "at most",
         )
+
+
+def _of_means() -> Iterator[Scenario]:
+    """Intervals of means over seeds and items."""
     for seeds in (3, 5, 8, 20):
-        draw = some(crossed, seeds=seeds, items=200, by_seed=1, by_item=0, both=0.1)
+        draw = partial(crossed, seeds=seeds, items=200, by_seed=1, by_item=0, both=0.1)
         yield Scenario(
             f"hierarchical bootstrap, {seeds} seeds x 200 items",
             "seeds alone differ",
             COVER,
-            some(bootstrap, draw=draw, truth=0),
+            partial(bootstrap, draw=draw, truth=0),
             1500,
             "is" if seeds > 8 else "falls short of",
         )
@@ -234,21 +243,21 @@ def scenarios() -> Iterator[Scenario]:
         (0, 0.2, 1, "seeds and items interact"),
         (1, 3, 3, "all three"),
     ):
-        draw = some(crossed, seeds=8, items=200, by_seed=by_seed, by_item=by_item,
+        draw = partial(crossed, seeds=8, items=200, by_seed=by_seed, by_item=by_item,
                     both=both)  # fmt: skip
         yield Scenario(
             "hierarchical bootstrap, 8 seeds x 200 items",
             what,
             COVER,
-            some(bootstrap, draw=draw, truth=0),
+            partial(bootstrap, draw=draw, truth=0),
             1500,
         )
-    draw = some(answers, seeds=8, items=200, spread_of_seeds=0.3)
+    draw = partial(answers, seeds=8, items=200, spread_of_seeds=0.3)
     yield Scenario(
         "hierarchical bootstrap, 8 seeds x 200 items",
         "right or wrong answers, as in the experiments",
         COVER,
-        some(bootstrap, draw=draw, truth=0.5),
+        partial(bootstrap, draw=draw, truth=0.5),
         1500,
     )
     for seeds in (8, 20):
@@ -256,16 +265,20 @@ def scenarios() -> Iterator[Scenario]:
             f"plain percentiles of resampled seeds, {seeds} seeds",
             "normal, mean 0",
             COVER,
-            some(plain_percentiles, seeds=seeds),
+            partial(plain_percentiles, seeds=seeds),
             4000,
             "control" if seeds == 8 else "falls short of",
         )
+
+
+def _of_spread() -> Iterator[Scenario]:
+    """Spread and failures of two arms."""
     for draw in (normal, heaps, skewed):
         yield Scenario(
             "Brown-Forsythe, 20 runs each",
             f"equal spread, {draw.__name__}",
             LEVEL,
-            some(spreads, runs=20, draw=draw),
+            partial(spreads, runs=20, draw=draw),
             4000,
             "at most",
         )
@@ -278,7 +291,7 @@ def scenarios() -> Iterator[Scenario]:
             "ratio of spreads, 20 runs each",
             f"ratio 1/2, {draw.__name__}",
             COVER,
-            some(ratio, runs=20, draw=draw),
+            partial(ratio, runs=20, draw=draw),
             4000,
             promise,
         )
@@ -287,7 +300,7 @@ def scenarios() -> Iterator[Scenario]:
             "Fisher's exact test, 20 runs each",
             f"both fail at {rate:g}",
             LEVEL,
-            some(failures, runs=20, rate=rate),
+            partial(failures, runs=20, rate=rate),
             2000,
             "at most",
         )
@@ -296,10 +309,14 @@ def scenarios() -> Iterator[Scenario]:
             "difference of failure rates, 20 runs each",
             f"rates {rates[0]:g} and {rates[1]:g}",
             COVER,
-            some(failure_gap, runs=20, rates=rates),
+            partial(failure_gap, runs=20, rates=rates),
             3000,
             "at least",
         )
+
+
+def _of_shares() -> Iterator[Scenario]:
+    """Shares of the variance of a grid."""
     for variances, what in (((1, 1, 1), "equal parts"), ((3, 0, 1), "no part of order"),
                             ((0, 0, 1), "rest alone")):  # fmt: skip
         for which in ("init", "order", "rest", "difference"):
@@ -311,7 +328,7 @@ def scenarios() -> Iterator[Scenario]:
                 f"share of variance, 6 x 6: {which}",
                 what,
                 COVER,
-                some(shares, size=6, variances=variances, which=which),
+                partial(shares, size=6, variances=variances, which=which),
                 1500,
                 promise,
             )
@@ -319,7 +336,7 @@ def scenarios() -> Iterator[Scenario]:
         "shares alike within 2/3, 6 x 6",
         "shares 5/6 and 1/6: at the margin",
         LEVEL,
-        some(alike, size=6, variances=(5, 1, 0), margin=2 / 3),
+        partial(alike, size=6, variances=(5, 1, 0), margin=2 / 3),
         3000,
         "at most",
     )

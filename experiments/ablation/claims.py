@@ -241,7 +241,7 @@ def judge(
             **dataclasses.asdict(one),
             "means": list(one.means),  # as JSON has them
             "ci95": list(one.ci95),
-            "sides": one.sides or (claim.arm, claim.against),
+            "sides": list(one.sides or (claim.arm, claim.against)),
             "p_holm": p_holm,
             "verdict": judgement(claim, one, p_holm=p_holm, alpha=alpha),
         }

@@ -180,10 +180,13 @@ def results_html(
         " (hierarchical bootstrap over seeds and items); each pale dot is one seed."
     )
     lost = escape(lost_runs(summary))
+    late = (
+        " and degradation (error after the last epoch less the least error, on"
+        " validation items)"
+    )
     note = (
-        "Mean, 95 % interval and standard deviation between seeds; accuracies and"
-        " degradation (error after the last epoch less the least error, on validation"
-        " items) in per cent."
+        "Mean, 95 % interval and standard deviation between seeds; accuracies"
+        f"{late if 'late_degradation' in told else ''} in per cent."
     )
     return section(
         "Arms",

@@ -154,9 +154,7 @@ def test_all_of_it_on_a_tiny_model(tmp_path):
     settings, work = tiny(tmp_path), tmp_path / "work"
     going = {"name": "seed_stability", "known": STATISTICS, "more": tell}
     summary = run(settings, work, **going)
-    assert json.loads((work / "summary.json").read_text()) == json.loads(
-        json.dumps(summary)
-    )
+    assert json.loads((work / "summary.json").read_text()) == summary
     best = summary["stability"]["bert_3"]["expected_best"]
     assert len(best) == 2 and best == sorted(best)
     assert np.array(summary["grid"]["values"]).shape == (2, 2)
