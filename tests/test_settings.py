@@ -171,7 +171,8 @@ def test_every_setting_says_what_it_means(pretrain_config, finetune_config):
         others = {key.rpartition(".")[0] for key, _, _ in rows if key not in given}
         assert others <= {  # may be left out
             "config.head", "config.init", "config.model", "config.optim",
-            "config.record", "config.regularize", "config.task", "config.transfer",
+            "config.record", "config.regularize", "config.seeds", "config.task",
+            "config.transfer",
         }  # fmt: skip
         assert all(meaning for _, _, meaning in rows)
     assert ("config.epochs", "float", "passes over the n labelled items") in rows

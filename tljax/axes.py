@@ -19,6 +19,8 @@ AXES = {
     "R": "rank, of an adapter or of a decomposition",
     "C": "class",
     "S": "run: member of a population",
+    "W": "first weights, in a grid of runs",
+    "O": "data order, in a grid of runs",
     "T": "step of a plan",
     "I": "item of a split",
     "J": "bootstrap resample",

@@ -481,6 +481,32 @@ class HeadSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class SeedSettings:
+    """One seed a source of chance; left out (-1), it is the run's `seed`."""
+
+    subset: int = setting(
+        "which items are labelled; -1 = seed", low=-1, high=LAST_SEED, default=-1
+    )
+    init: int = setting(
+        "head (and scratch, and adapter) weights; -1 = seed",
+        low=-1,
+        high=LAST_SEED,
+        default=-1,
+    )
+    order: int = setting(
+        "data order, and what a step draws, as dropout does; -1 = seed",
+        low=-1,
+        high=LAST_SEED,
+        default=-1,
+    )
+
+    def of_run(self, seed: int) -> "SeedSettings":
+        """All three spelt out, where `seed` stands for those left out."""
+        given = dataclasses.asdict(self).items()
+        return SeedSettings(**{k: seed if one == -1 else one for k, one in given})
+
+
+@dataclasses.dataclass(frozen=True)
 class RecordSettings:
     """How often a run looks at itself and what it keeps."""
 
@@ -549,6 +575,12 @@ class FinetuneSettings:
     record: RecordSettings
     transfer: TransferSettings = TransferSettings()
     regularize: RegularizeSettings = UNREGULARIZED
+    seeds: SeedSettings = SeedSettings()
+
+    @property
+    def streams(self) -> SeedSettings:
+        """The seed of each source of chance."""
+        return self.seeds.of_run(self.seed)
 
 
 SETTINGS_OF_KIND = {"pretrain": PretrainSettings, "finetune": FinetuneSettings}

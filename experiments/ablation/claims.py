@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from experiments.ablation.settings import Claim
+from experiments.ablation.settings import RULES, Claim
 from tljax.report import records, statistics
 from tljax.report.claims import verdict
 from tljax.report.summary import RESAMPLES, SEED
@@ -24,18 +24,26 @@ from tljax.settings import InputError
 
 
 class Evidence:
-    """The records of all arms' runs, each read once."""
+    """The records of all arms' runs, and of the grid's, each read once."""
 
-    def __init__(self, arms: Mapping[str, tuple[records.Run, ...]]):
-        self.arms = arms
+    def __init__(
+        self,
+        arms: Mapping[str, tuple[records.Run, ...]],
+        grid: tuple[records.Run, ...] = (),
+    ):
+        self.arms, self.grid = arms, grid
         self._answers: dict[str, dict[records.Run, records.Predictions]] = {}
         self._metrics: dict[records.Run, list[dict[str, Any]]] = {}
+
+    @property
+    def runs(self) -> list[records.Run]:
+        """Every run, the grid's last."""
+        return [*(run for found in self.arms.values() for run in found), *self.grid]
 
     def answers(self, split: str) -> dict[records.Run, records.Predictions]:
         """What every run says of a split's items, in one order."""
         if split not in self._answers:
-            runs = [run for found in self.arms.values() for run in found]
-            self._answers[split] = records.load_aligned(runs, split)
+            self._answers[split] = records.load_aligned(self.runs, split)
         return self._answers[split]
 
     def metrics(self, run: records.Run) -> list[dict[str, Any]]:
@@ -107,6 +115,8 @@ class Finding:
       p: of the claim's rule, before Holm.
       smallest_detectable: true difference found 4 times in 5; None where unknown.
       in_favour: seeds whose difference has the claimed sign; None where unpaired.
+      one_sided: whether p is: then the interval alone can speak against the claim.
+      sides: what the two means are of; () = the two arms.
     """
 
     means: tuple[float, float]
@@ -115,6 +125,8 @@ class Finding:
     p: float
     smallest_detectable: float | None
     in_favour: int | None
+    one_sided: bool = False
+    sides: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +139,9 @@ class Statistic:
       find: (evidence, claim, alpha of the smallest detectable effect) -> Finding.
       measure: of one arm, for the table of all; None where only pairs have it.
       validations: that a run must make on its way for the measure to mean something.
+      rules: that a claim about it may have.
+      test: what p is of.
+      grid: whether it is about the grid, and no arms.
     """
 
     title: str
@@ -134,6 +149,9 @@ class Statistic:
     find: Callable[[Evidence, Claim, float], Finding]
     measure: Measure | None = None
     validations: int = 0
+    rules: tuple[str, ...] = RULES
+    test: str = "exact sign flips over paired seeds"
+    grid: bool = False
 
 
 def paired(
@@ -223,6 +241,7 @@ def judge(
             **dataclasses.asdict(one),
             "means": list(one.means),  # as JSON has them
             "ci95": list(one.ci95),
+            "sides": list(one.sides or (claim.arm, claim.against)),
             "p_holm": p_holm,
             "verdict": judgement(claim, one, p_holm=p_holm, alpha=alpha),
         }
@@ -233,7 +252,7 @@ def judge(
 def judgement(claim: Claim, found: Finding, *, p_holm: float, alpha: float) -> str:
     """PASS, FAIL or INCONCLUSIVE by the claim's rule (head of this file)."""
     estimate, (low, high) = found.estimate, found.ci95
-    at_least: float | None = claim.margin or None
+    at_least = claim.margin or (0.0 if found.one_sided else None)
     if claim.rule == "no_worse":
         shift = claim.margin
         estimate, low, high, at_least = estimate + shift, low + shift, high + shift, 0.0

@@ -1,7 +1,7 @@
 """python -m experiments.NAME: every ablation's command line, in one place."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -14,7 +14,10 @@ from tljax.report.markup import measured, p_value
 
 
 def main(
-    name: str, description: str, known: Mapping[str, Statistic] = STATISTICS
+    name: str,
+    description: str,
+    known: Mapping[str, Statistic] = STATISTICS,
+    more: Callable | None = None,
 ) -> None:
     """Runs the ablation that the arguments ask for, and exits.
 
@@ -22,6 +25,7 @@ def main(
       name: of its folder in experiments/.
       description: for --help.
       known: the statistics that its claims may be about.
+      more: its own sections, as experiments/ablation/report.py has them.
     """
 
     def command(argv: Sequence[str]) -> None:
@@ -34,7 +38,9 @@ def main(
         from experiments.ablation.run import run  # JAX, only when something is run
 
         with work_folder(asked.workdir):
-            summary = run(asked.settings, asked.workdir, name=name, known=known)
+            summary = run(
+                asked.settings, asked.workdir, name=name, known=known, more=more
+            )
         console = Console()
         if summary["claims"]:
             console.print(claims_table(summary))

@@ -7,18 +7,21 @@ import dataclasses
 import json
 import pathlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.ablation import sections
 from experiments.ablation.claims import Evidence, Statistic, interval, judge
-from experiments.ablation.settings import AblationSettings
+from experiments.ablation.settings import GRID, AblationSettings
 from tljax.report import evidence as language
 from tljax.report import provenance, records
 from tljax.report.catalogue import question_of
 from tljax.report.page import assemble
 from tljax.settings import InputError, from_config
 from tljax.train.files import write_json, write_text
+
+# what an experiment tells beside its claims: facts for summary.json, sections of HTML
+Sections = Callable[[AblationSettings, Evidence], tuple[dict[str, Any], list[str]]]
 
 
 def language_model(settings: AblationSettings, folder: pathlib.Path) -> pathlib.Path:
@@ -28,7 +31,11 @@ def language_model(settings: AblationSettings, folder: pathlib.Path) -> pathlib.
 
 
 def write_report(
-    folder: pathlib.Path, *, name: str, known: Mapping[str, Statistic]
+    folder: pathlib.Path,
+    *,
+    name: str,
+    known: Mapping[str, Statistic],
+    more: Sections | None = None,
 ) -> dict[str, Any]:
     """Rebuilds WORKDIR/summary.json and report.html; each whole or not at all.
 
@@ -36,6 +43,7 @@ def write_report(
       folder: the work folder.
       name: of the experiment.
       known: the statistics that its claims may be about.
+      more: the experiment's own facts and sections.
 
     Returns:
       The summary.
@@ -48,9 +56,11 @@ def write_report(
     experiment = dataclasses.replace(
         experiment, lm=language_model(settings, experiment.folder)
     )
-    evidence = Evidence(_planned(settings, experiment))
+    evidence = Evidence(*_planned(settings, experiment))
+    facts, own = more(settings, evidence) if more else ({}, [])
     summary = build_summary(settings, experiment, evidence, name=name, known=known)
-    html = _page(settings, experiment, evidence, summary, known)
+    summary |= facts
+    html = _page(settings, experiment, evidence, summary, known, own)
     write_json(folder / "summary.json", summary)
     write_text(folder / "report.html", html)
     return summary
@@ -58,17 +68,20 @@ def write_report(
 
 def _planned(
     settings: AblationSettings, experiment: records.Experiment
-) -> dict[str, tuple[records.Run, ...]]:
-    """Every arm's runs, by seed: complete and paired."""
-    seeds, arms = list(range(settings.plan.seeds)), {}
-    for arm in settings.arms:
+) -> tuple[dict[str, tuple[records.Run, ...]], tuple[records.Run, ...]]:
+    """Every arm's runs, by seed: complete and paired; the grid's."""
+    grid = settings.grid
+    counts = dict.fromkeys(settings.arms, settings.plan.seeds)
+    counts[GRID] = grid.inits * grid.orders if grid.arm else 0
+    arms = {}
+    for arm, count in counts.items():
         arms[arm] = experiment.select(arm=arm, n=settings.task.n)
-        if [run.seed for run in arms[arm]] != seeds:
+        if [run.seed for run in arms[arm]] != list(range(count)):
             raise InputError(
                 f"{experiment.folder / 'runs'} holds {len(arms[arm])} runs of the arm"
-                f" {arm}, the plan {len(seeds)}: start the experiment again"
+                f" {arm}, the plan {count}: start the experiment again"
             )
-    return arms
+    return arms, arms.pop(GRID)
 
 
 def build_summary(
@@ -103,7 +116,7 @@ def build_summary(
         split: len(next(iter(evidence.answers(split).values())).ids)
         for split in ("test", *settings.task.named_others)
     }
-    everyone = [run for runs in evidence.arms.values() for run in runs]
+    everyone = evidence.runs
     return {
         "experiment": name,
         "arms": arms,
@@ -129,10 +142,9 @@ def _row(values_SI) -> dict[str, Any]:
     }
 
 
-def _page(settings, experiment, evidence, summary, known) -> str:
+def _page(settings, experiment, evidence, summary, known, own) -> str:
     """The whole report.html."""
-    everyone = [run for runs in evidence.arms.values() for run in runs]
-    trained = [experiment.lm, *(run.folder for run in everyone)]
+    trained = [experiment.lm, *(run.folder for run in evidence.runs)]
     if experiment.adapted:
         trained.append(experiment.adapted)
     manifests = {one: provenance.load_whole_manifest(one) for one in trained}
@@ -144,6 +156,7 @@ def _page(settings, experiment, evidence, summary, known) -> str:
         sections.answer_html(summary),
         sections.claims_html(summary, known),
         sections.results_html(settings, summary, known),
+        *own,
         sections.choices_html(summary, experiment.folder),
         sections.learning_html({arm: evidence.arms[arm] for arm in summary["arms"]}),
         language.pretraining_html(experiment.lm),

@@ -9,8 +9,8 @@ import dataclasses
 import pathlib
 
 from experiments.ablation.claims import Statistic
-from experiments.ablation.report import language_model, write_report
-from experiments.ablation.settings import AblationSettings
+from experiments.ablation.report import Sections, language_model, write_report
+from experiments.ablation.settings import GRID, AblationSettings, Claim
 from experiments.labels import read_labels
 from experiments.settings import TUNING_SEED
 from experiments.stages import (
@@ -33,6 +33,7 @@ from tljax.settings import (
     FinetuneSettings,
     InputError,
     MeshSettings,
+    SeedSettings,
     suggestion,
     to_dict,
 )
@@ -46,6 +47,7 @@ def run(
     *,
     name: str,
     known: dict[str, Statistic],
+    more: Sections | None = None,
 ) -> dict:
     """Runs or resumes an ablation and returns its summary.
 
@@ -54,6 +56,7 @@ def run(
       folder: the work folder.
       name: of the experiment.
       known: the statistics that its claims may be about.
+      more: what its report has beside the ablations' own sections.
 
     Raises:
       InputError: something given cannot be used; nothing is overwritten.
@@ -91,10 +94,29 @@ def run(
                 for seed in range(settings.plan.seeds)
             ]
             finetune(members, populations=folder / "populations", title=arm)
+    if settings.grid.arm:
+        with phases.time("finetune_grid"):
+            members = _grid(settings, folder, rates[settings.grid.arm], starts)
+            finetune(members, populations=folder / "populations", title=GRID)
     if is_current(folder):
         return read_json(folder / "summary.json")
     with phases.time("report"):
-        return write_report(folder, name=name, known=known)
+        return write_report(folder, name=name, known=known, more=more)
+
+
+def _grid(settings, folder, rate, starts) -> list[Member]:
+    """The grid's runs, first weights by first weights, all of one subset."""
+    grid, members = settings.grid, []
+    subset = settings.arms[grid.arm].seeds.of_run(0).subset
+    for seed in range(grid.inits * grid.orders):
+        init, order = divmod(seed, grid.orders)
+        made = finetune_settings(
+            settings, grid.arm, seed=seed, rate=rate, starts=starts
+        )
+        seeds = SeedSettings(subset=subset, init=init, order=order)
+        made = dataclasses.replace(made, seeds=seeds)
+        members.append(Member(made, run_folder(folder, GRID, settings.task.n, seed)))
+    return members
 
 
 def finetune_settings(
@@ -140,6 +162,7 @@ def finetune_settings(
         record=record,
         transfer=one.transfer,
         regularize=one.regularize,
+        seeds=one.seeds,
     )
 
 
@@ -151,6 +174,7 @@ def check(settings: AblationSettings, known: dict[str, Statistic]) -> None:
                 f"config.plan.claims: {claim.name!r} is about {claim.statistic!r}"
                 f"{suggestion(claim.statistic, known)}; known: {', '.join(known)}"
             )
+        _check_rule(settings, claim, known[claim.statistic])
         needed = known[claim.statistic].validations
         for arm in (claim.arm, claim.against):
             record = settings.arms[arm].record
@@ -184,6 +208,21 @@ def check(settings: AblationSettings, known: dict[str, Statistic]) -> None:
                         settings, arm, seed=0, rate=rate, starts=somewhere
                     )
                 )
+
+
+def _check_rule(settings: AblationSettings, claim: Claim, statistic: Statistic) -> None:
+    """Refuses a rule that the statistic has no test for, and a grid that is not run."""
+    where, arm = f"config.plan.claims: {claim.name!r}", settings.grid.arm
+    if claim.rule not in statistic.rules:
+        raise InputError(
+            f"{where} is about {claim.statistic!r} and has rule={claim.rule!r};"
+            f" allowed: {', '.join(map(repr, statistic.rules))}"
+        )
+    if statistic.grid and {claim.arm, claim.against} != {arm}:
+        raise InputError(
+            f"{where} is about the grid, whose arm, config.grid.arm, is {arm!r}; set"
+            " the claim's arm and against to it"
+        )
 
 
 def _check_language_model(settings: AblationSettings) -> None:

@@ -103,10 +103,8 @@ def claims_html(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> s
                 f"{measured(claim['estimate'], unit, signed=True)}"
                 f"{_quiet(f'{low} to {high}')}{_quiet(favour)}",
                 "".join(
-                    f"{measured(mean, unit)} {_quiet(claim[key])}"
-                    for mean, key in zip(
-                        claim["means"], ("arm", "against"), strict=True
-                    )
+                    f"{measured(mean, unit)} {_quiet(side)}"
+                    for mean, side in zip(claim["means"], claim["sides"], strict=True)
                 ),
                 f"{p_value(claim['p_holm'])}{_quiet('p ' + p_value(claim['p']))}",
                 "–" if least is None else measured(least, unit),
@@ -142,12 +140,13 @@ def _rule(summary: Mapping[str, Any], known: Mapping[str, Statistic]) -> str:
         for claim in claims
         if claim["margin"]
     ]
-    units = {known[c["statistic"]].title: c["unit"] for c in claims}
-    told = ", ".join(f"{title} in {unit}" for title, unit in units.items())
+    used = {claim["statistic"]: known[claim["statistic"]] for claim in claims}
+    told = "; ".join(
+        f"{one.title} in {one.unit}, p by {one.test}" for one in used.values()
+    )
     return (
-        f"The rules were fixed before any run. {told}; the difference of the two arms"
-        " with its 95 % interval. p: exact"
-        f" sign-flip test over the {summary['seeds']} paired seeds, adjusted by Holm"
+        "The rules were fixed before any run. The difference of the two arms with its"
+        f" 95 % interval, over {summary['seeds']} seeds: {told}. p is adjusted by Holm"
         f" over the {len(claims)} claims. PASS: Holm p below {alpha} and a difference"
         f" above 0 (or the margin{': ' + '; '.join(margins) if margins else ''})."
         " FAIL: the same the other way, or an interval wholly beyond the margin."
@@ -181,10 +180,13 @@ def results_html(
         " (hierarchical bootstrap over seeds and items); each pale dot is one seed."
     )
     lost = escape(lost_runs(summary))
+    late = (
+        " and degradation (error after the last epoch less the least error, on"
+        " validation items)"
+    )
     note = (
-        "Mean, 95 % interval and standard deviation between seeds; accuracies and"
-        " degradation (error after the last epoch less the least error, on validation"
-        " items) in per cent."
+        "Mean, 95 % interval and standard deviation between seeds; accuracies"
+        f"{late if 'late_degradation' in told else ''} in per cent."
     )
     return section(
         "Arms",

@@ -19,6 +19,7 @@ from tljax.settings import (
     OptimSettings,
     RecordSettings,
     RegularizeSettings,
+    SeedSettings,
     TaskSettings,
     TokenizerSettings,
     TransferSettings,
@@ -27,6 +28,7 @@ from tljax.settings import (
 )
 
 STARTS = ("", "lm", "tapt")  # scratch; the language model; it, gone on on task text
+GRID = "grid"  # no arm's name: its runs lie beside theirs
 RULES = ("more", "no_worse", "same")
 
 
@@ -51,6 +53,7 @@ class Arm:
     record: RecordSettings
     transfer: TransferSettings = TransferSettings()
     regularize: RegularizeSettings = UNREGULARIZED
+    seeds: SeedSettings = SeedSettings()  # a stream that is set is one for all its runs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,15 @@ class AblationPlan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Grid:
+    """Runs of one arm more: each of some first weights with each of some orders."""
+
+    arm: str = setting("the arm; '' = no grid", default="")
+    inits: int = setting("first weights (seeds.init 0, 1, ...)", low=2, default=6)
+    orders: int = setting("data orders (seeds.order 0, 1, ...)", low=2, default=6)
+
+
+@dataclasses.dataclass(frozen=True)
 class AblationTuning:
     """The grid of every arm, tried on validation items and seeds of tuning's own."""
 
@@ -109,6 +121,7 @@ class AblationSettings:
     arms: Mapping[str, Arm] = setting("arms.NAME: what is compared")
     tuning: AblationTuning
     plan: AblationPlan
+    grid: Grid = Grid()
 
     @property
     def adapted(self) -> bool:
@@ -125,7 +138,7 @@ class AblationSettings:
         if not self.arms:
             raise InputError(f"{where}.arms is empty; give at least one arm")
         for name, arm in self.arms.items():
-            check_arm(f"{where}.arms", name, ())
+            check_arm(f"{where}.arms", name, (GRID,))
             if arm.init.source not in STARTS:
                 raise InputError(
                     f"{where}.arms.{name}.init.source is {arm.init.source!r}; allowed:"
@@ -143,6 +156,12 @@ class AblationSettings:
                 f"{where}.adapt.epochs is {self.adapt.epochs}, and"
                 f" {'an' if self.adapted else 'no'} arm has init.source='tapt';"
                 " set both or none"
+            )
+        if self.grid.arm and self.grid.arm not in self.arms:
+            raise InputError(
+                f"{where}.grid.arm is {self.grid.arm!r}"
+                f"{suggestion(self.grid.arm, self.arms)}; the arms are"
+                f" {', '.join(self.arms)}"
             )
         self._check_rates(f"{where}.tuning.rates")
         for claim in self.plan.claims:

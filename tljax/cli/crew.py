@@ -81,7 +81,7 @@ class Crew:
     def hyperparameters(settings: FinetuneSettings, *, steps: int) -> dict:
         """A member's traced numbers."""
         return {
-            **optimizer.hyperparameters(settings.optim, steps, settings.seed),
+            **optimizer.hyperparameters(settings.optim, steps, settings.streams.order),
             **regularize.hyperparameters(settings.regularize, settings.model),
             **lora.hyperparameters(settings.transfer),
         }

@@ -91,14 +91,14 @@ class CrewData:
     def _subset(self, whole: LabelledSet, settings: FinetuneSettings) -> np.ndarray:
         """A member's items, in the order of `nested_subset`."""
         n = settings.task.n
-        return nested_subset(whole.labels, n, settings.seed, self.classes)
+        return nested_subset(whole.labels, n, settings.streams.subset, self.classes)
 
     def _plan(self, settings: FinetuneSettings, indices) -> batches.PackedPlan:
         """A member's steps on items of self.train."""
         plan = batches.training_plan(
             self.train, indices, batch=settings.optim.batch, epochs=settings.epochs,
             rows=self.rows, row_length=self.row_length, slots=self.slots,
-            seed=settings.seed,
+            seed=settings.streams.order,
         )  # fmt: skip
         if not plan.steps:
             raise InputError(

@@ -114,12 +114,12 @@ class CrewStart:
         params = self.beginning(settings)
         if settings.head.start == "probe":
             params["head"] = self._probe(params, settings)
-        adapter_key = jax.random.fold_in(jax.random.key(settings.seed), 2)
+        adapter_key = jax.random.fold_in(jax.random.key(settings.streams.init), 2)
         return split(params, settings.transfer, adapter_key)[0]
 
     def beginning(self, settings: FinetuneSettings) -> dict:
         """The source's parameters with a member's own fresh ones: the whole tree."""
-        fresh = self._jit_init(jax.random.key(settings.seed))
+        fresh = self._jit_init(jax.random.key(settings.streams.init))
         return nested({**flat(self.base), **flat(fresh)})
 
     def _probe(self, params: dict, settings: FinetuneSettings) -> dict:

@@ -86,7 +86,8 @@ def hierarchical_bootstrap(
     (1 - confidence) / 2, with V* the variance of mean*, V the two-way variance
     estimate V_seeds + V_items - V_interaction, and t the Student quantile at its
     Satterthwaite degrees of freedom. Where seeds alone vary, simulated coverage is
-    then 94 % with 8 seeds, 92 % with 5, 86 % with 3; about 95 % where items vary.
+    then 94 % with 8 seeds, 92 % with 5, 75 % with 3, as no resample reaches beyond the
+    seeds seen; about 95 % where items vary (docs/statistics.md).
 
     Args:
       values_SI: per seed and item, e.g. 1 = correct (an arm's accuracy), or the
