@@ -71,7 +71,7 @@ def finetune_config() -> dict:
     }  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model_settings():
     """A two-layer model in float32, so that identities hold to rounding."""
     from tljax.settings import ModelSettings
@@ -79,7 +79,7 @@ def model_settings():
     return ModelSettings(**_MODEL)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def optim_settings():
     """AdamW at a constant rate."""
     from tljax.settings import OptimSettings
@@ -87,7 +87,7 @@ def optim_settings():
     return OptimSettings(**_OPTIM)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw_params():
     """draw_params(init, *args) -> a tree like init's, but nowhere zero.
 

@@ -144,7 +144,7 @@ def test_a_killed_job_ends_as_if_it_had_never_been(tmp_path, start):
         _, said = job.communicate(timeout=300)
         assert job.returncode == 0, said
     expected = result(tmp_path / "whole")
-    print([expected[name][-1].get("stopped") for name in RUNS])
+    assert expected["run0"][-1]["stopped"]["reason"] == "patience"
     assert len(expected) == len(RUNS) + 4  # validation and test of two runs
     assert result(broken) == expected
     left = {path.name for path in broken.iterdir()}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tljax.cli import finetune
-from tljax.cli.crew import Crew, Member
+from tljax.cli.crew import Crew
+from tljax.cli.members import Member
 from tljax.settings import (
     FinetuneSettings,
     InputError,
@@ -41,9 +42,9 @@ def run_of(finetune_config, tmp_path):
 def drawn(crew, one):
     """What chance decides of a run: items, first weights, items of each step."""
     return {
-        "subset": np.sort(crew._items[one.settings]),
-        "init": crew.first_params(one.settings)["head"]["kernel"],
-        "order": crew.plans[one.folder].items_TBM,
+        "subset": np.sort(crew.data._items[one.settings]),
+        "init": crew.start.first_params(one.settings)["head"]["kernel"],
+        "order": crew.data.plans[one.folder].items_TBM,
     }
 
 

@@ -63,7 +63,7 @@ def take(flat, plan, index):
     return batch | {"tokens_BL": gather(flat, batch["tokens_BL"]), "frozen": {}}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def crew(model_settings, optim_settings, draw_params):
     """(train_step, flat tokens, [state, plan, hparams] of three members)."""
 
@@ -93,15 +93,19 @@ def lifted(train_step, mode):
     return jax.jit(population.lift(rounds, mode, shared=1))
 
 
-def test_a_member_in_turn_is_the_lone_run_bit_for_bit(crew):
-    train_step, flat, (state, plan, hparams) = crew
-    advance = lifted(train_step, "turn")
-    together = advance(flat, state, plan, hparams, np.int32(STEPS))
+@pytest.fixture(scope="module")
+def in_turn(crew):
+    """The population's program, compiled once for the tests that run it."""
+    return lifted(crew[0], "turn")
+
+
+def test_a_member_in_turn_is_the_lone_run_bit_for_bit(crew, in_turn):
+    _, flat, (state, plan, hparams) = crew
+    together = in_turn(flat, state, plan, hparams, np.int32(STEPS))
     np.testing.assert_array_equal(together[0].step, STEPS)
-    alone = lifted(train_step, "turn")
     for i, steps in enumerate(STEPS):
         one = jax.tree.map(lambda x, i=i: x[i : i + 1], (state, plan, hparams))
-        lone = alone(flat, *one, np.int32([steps]))
+        lone = in_turn(flat, *one, np.int32([steps]))
         mine = jax.tree.map(lambda x, i=i: x[i : i + 1], together)
         assert same_bits(mine, lone)
         assert not same_bits(mine[0].params, one[0].params)
@@ -147,14 +151,22 @@ def regularised(model_settings, optim_settings, draw_params):
 
 
 def test_members_that_differ_in_regularisers_are_their_lone_runs(regularised):
+    """Bit for bit in turn; under vmap their first step is nearly so."""
     rounds, data, trees = regularised
     advance = jax.jit(population.lift(rounds, "turn", shared=1))
-    together = advance(data, *population.stack(trees), np.int32([2, 2]))
+    stacked = population.stack(trees)
+    together = advance(data, *stacked, np.int32([2, 2]))
     for i, own in enumerate(trees):
         lone = advance(data, *population.stack([own]), np.int32([2]))
         mine = jax.tree.map(lambda x, i=i: x[i : i + 1], together)
         assert same_bits(mine, lone)
         assert not same_bits(lone[0].params, lone[0].average)
+    vmapped = jax.jit(population.lift(rounds, "vmap", shared=1))
+    first = np.ones(2, np.int32)
+    ours, theirs = vmapped(data, *stacked, first), advance(data, *stacked, first)
+    for one, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
+        np.testing.assert_allclose(one, other, **CLOSE)
+    assert len(np.unique(ours[1]["nats"])) == 2
 
 
 def test_members_that_differ_in_their_adapters_numbers_are_their_lone_runs(
@@ -202,24 +214,11 @@ def test_members_that_differ_in_their_adapters_numbers_are_their_lone_runs(
         assert same_bits(mine, advance(settings[i], trees[i : i + 1]))
 
 
-def test_vmapped_members_that_differ_in_regularisers_take_their_first_step(regularised):
-    rounds, data, trees = regularised
-    ours, theirs = (
-        jax.jit(population.lift(rounds, mode, shared=1))(
-            data, *population.stack(trees), np.ones(2, np.int32)
-        )
-        for mode in ("vmap", "turn")
-    )
-    for one, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
-        np.testing.assert_allclose(one, other, **CLOSE)
-    assert len(np.unique(ours[1]["nats"])) == 2
-
-
-def test_a_vmapped_member_takes_the_lone_run_s_first_step(crew):
+def test_a_vmapped_member_takes_the_lone_run_s_first_step(crew, in_turn):
     train_step, flat, (state, plan, hparams) = crew
     first = np.ones(3, np.int32)
     states, sums = lifted(train_step, "vmap")(flat, state, plan, hparams, first)
-    turned, expected = lifted(train_step, "turn")(flat, state, plan, hparams, first)
+    turned, expected = in_turn(flat, state, plan, hparams, first)
     assert set(sums) == {"nats", "weight", "correct", "gradient_norm", "steps"}
     for name, values in sums.items():
         np.testing.assert_allclose(values, expected[name], **CLOSE)

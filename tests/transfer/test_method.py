@@ -41,13 +41,12 @@ def params(model_settings, draw_params):
     return tree | {"head": draw_params(heads.init_classifier, 16, 3, key)}
 
 
-def states(model_settings, composed):
-    apply = jax.jit(
-        lambda params: transformer.apply(
-            model_settings, params, BATCH, adapter=composed.adapter
-        )
-    )
-    return apply(composed.params)
+# compiled once for all tests that give no adapter
+apply = jax.jit(transformer.apply, static_argnums=0, static_argnames="adapter")
+
+
+def states(model_settings, params, adapter=None):
+    return apply(model_settings, params, BATCH, adapter=adapter)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -57,8 +56,8 @@ def test_a_method_changes_nothing_at_its_start(model_settings, params, name):
     kept = flat(composed.params)
     assert kept.keys() == flat(params).keys()
     assert all(kept[path] is leaf for path, leaf in flat(params).items())
-    plain = transformer.apply(model_settings, params, BATCH)
-    np.testing.assert_allclose(states(model_settings, composed), plain, **CLOSE)
+    plain = states(model_settings, params)
+    np.testing.assert_allclose(states(model_settings, *composed), plain, **CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -95,12 +94,12 @@ def test_merged_is_unmerged(model_settings, params, name):
     moving = jax.tree.map(
         lambda x: x + 0.3 * random.standard_normal(x.shape, np.float32), moving
     )
-    composed = states(model_settings, compose(moving, frozen, METHODS[name]))
+    composed = states(model_settings, *compose(moving, frozen, METHODS[name]))
     merged = merge(moving, frozen, METHODS[name])
     assert flat(merged).keys() == flat(params).keys()
-    plain = transformer.apply(model_settings, merged, BATCH)
+    plain = states(model_settings, merged)
     np.testing.assert_allclose(composed, plain, rtol=1e-3, atol=1e-4)
-    before = transformer.apply(model_settings, params, BATCH)
+    before = states(model_settings, params)
     assert np.abs(plain - before).max() > 1e-2
 
 
