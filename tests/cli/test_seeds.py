@@ -7,7 +7,7 @@ import pytest
 
 from tljax.cli import finetune
 from tljax.cli.crew import Crew
-from tljax.cli.members import Member
+from tljax.cli.members import Member, check_shared
 from tljax.settings import (
     FinetuneSettings,
     InputError,
@@ -60,7 +60,7 @@ def test_left_out_every_stream_is_the_run_s_seed(run_of):
 @pytest.mark.parametrize("stream", ["subset", "init", "order"])
 def test_a_stream_changes_nothing_but_its_own(run_of, stream):
     one, two = run_of("one"), run_of("two", **{stream: 6})
-    finetune._check_shared([one, two])
+    check_shared([one, two])
     crew = Crew([one, two])
     first, second = drawn(crew, one), drawn(crew, two)
     # another subset is another order of its items too
