@@ -120,10 +120,16 @@ def _addition(own: Leaves, path: str, x, settings, dropout_key) -> jax.Array:
         if isinstance(settings, Traced):
             kept_share = settings.kept_share
         kept = jax.random.bernoulli(key, kept_share, x.shape)
-        x = jnp.where(kept, x / kept_share.astype(x.dtype), 0)
+        x = jnp.where(kept, _over(x, kept_share), 0)
     x_ND = x.reshape(-1, x.shape[-1])
     scale = jnp.asarray(scale_of(settings), x.dtype)
     return product(product(x_ND, a_DR), b_RF) * scale
+
+
+def _over(x, share):
+    """x / share to the bit as XLA computes it where the share is a constant."""
+    share = share.astype(x.dtype)
+    return x * (1 / share) if x.dtype == jnp.float32 else x / share
 
 
 def _merged(own: Leaves, weights: Leaves, settings) -> dict[str, Any]:
