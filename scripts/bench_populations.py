@@ -66,7 +66,8 @@ SECTIONS = {
     ),
     "lora_top": Section("smollm2", {"transfer.frozen_layers": 20}, 16, 100, 10.0),
     "lora": Section(
-        "smollm2", {"transfer.frozen_layers": 0}, 16, 16, 1.0, ("together", "one")
+        "smollm2", {"transfer.frozen_layers": 0, "task.score_test": False}, 16, 16,
+        1.0, ("together", "one"),
     ),
     "peer": Section(
         "default", {"init.source": "", "model": DECODER}, 6, 500, 10.0, ("together",)
