@@ -110,6 +110,15 @@ def test_a_dash_reads_a_text_a_line_and_writes_a_line_each(
     near(found[2]["probabilities"], rows[1]["probabilities"])
 
 
+def test_products_may_be_of_another_type(labelled_run, rows, monkeypatch, capsys):
+    stdin(monkeypatch, rows[0]["text"].encode())
+    assert call(labelled_run, "-", "-", "--dtype=bfloat16") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    found, exact = json.loads(line)["probabilities"], rows[0]["probabilities"]
+    assert found != exact
+    assert all(abs(found[name] - exact[name]) < 0.05 for name in exact)
+
+
 def test_labels_with_commas_and_letters_of_any_script_survive():
     classes = ("a, b", "gut ✓")
     rows = np.array([[0.25, 0.75]])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax.cli.command import Flag, number_lines, read_only_flags
+from tljax.cli.flags import DTYPE
 from tljax.cli.predict import RUN, TEXT, Classifier
 from tljax.settings import InputError, suggestion
 
@@ -25,6 +26,7 @@ FLAGS = (
     Flag("input", "FILE", ".csv or .jsonl", required=True),
     TEXT,
     Flag("label", "NAME", "column (or key) of the label; 'label' unless said"),
+    DTYPE,
 )
 
 
@@ -40,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
     path = Path(given["input"])
     label = given.get("label", "label")
     rows = read_file(path, text=given.get("text", "text"), label=label)
-    classifier = Classifier(Path(given["run"]))
+    classifier = Classifier(Path(given["run"]), dtype=given.get("dtype"))
     labels_I = number_labels([one for _, one in rows], classifier.classes, path)
     probabilities_IC = classifier.probabilities([text for text, _ in rows])
     from tljax.evaluate.classification import full_record

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tljax.cli.command import Flag, check_file, read_only_flags
+from tljax.cli.flags import DTYPE
 from tljax.settings import FinetuneSettings, InputError, from_config
 
 DESCRIPTION = """
@@ -38,6 +39,7 @@ FLAGS = (
     ),
     Flag("output", "FILE", ".csv or .jsonl; '-' = stdout, as JSONL", required=True),
     TEXT,
+    DTYPE,
 )
 PROBABILITY_DIGITS = 6
 CHUNK = 2_000  # texts tokenised and scored at a time: bounds memory, moves the bar
@@ -52,7 +54,7 @@ def run(argv: Sequence[str]) -> None:
         return
     _check_output(flags["output"], flags["input"])
     texts = read_texts(flags["input"], flags.get("text"))
-    classifier = Classifier(Path(flags["run"]))
+    classifier = Classifier(Path(flags["run"]), dtype=flags.get("dtype"))
     probabilities_IC = classifier.probabilities(texts)
     suffix = Path(flags["output"]).suffix.lower()
     write = csv_text if suffix == ".csv" else jsonl_text
@@ -70,12 +72,14 @@ class Classifier:
 
     Args:
       folder: the run's.
+      dtype: of products; None = as it was trained. In bfloat16 probabilities may be
+        some thousandths off, and a text at .5 go the other way.
 
     Raises:
       InputError: it is no run, not one of fine-tuning, or has not ended.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, dtype: str | None = None):
         from tljax.cli import parts
         from tljax.cli.models import classes_of, open_model
         from tljax.train.record import read_record
@@ -89,7 +93,7 @@ class Classifier:
             )
         where = f"{folder}: config"
         self.settings = from_config(FinetuneSettings, config, where)
-        model = open_model(str(folder), composed=True)
+        model = open_model(str(folder), dtype=dtype, composed=True)
         self.classes = classes_of(folder, model.params["head"])
         self._tokenizer = model.needs_tokenizer()
         self._model = model
@@ -105,7 +109,7 @@ class Classifier:
         chunks = [texts[at : at + CHUNK] for at in range(0, len(texts), CHUNK)]
         sets = [self._labelled(chunk) for chunk in chunks]
         scorer = Scorer(
-            settings.model,
+            model.settings,
             settings.head.pooling,
             length,
             scoring_slots(sets, length),
