@@ -246,7 +246,7 @@ def test_a_checkpoint_learns_labels(
         assert tensors[name].shape == (2, 24)
         config = json.loads((out / "adapter_config.json").read_text())
         assert (config["r"], config["peft_type"]) == (2, "LORA")
-        assert f"hf:{checkpoint}" == config["base_model_name_or_path"]
+        assert str(checkpoint) == config["base_model_name_or_path"]
         classifier = load_file(out / "classifier.safetensors")
         assert classifier["kernel"].shape == (24, 2) and classifier["kernel"].any()
         told = json.loads((out / "classifier.json").read_text())

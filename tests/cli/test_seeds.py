@@ -82,7 +82,9 @@ def test_equal_streams_are_the_run_with_that_seed_bit_for_bit(run_of):
 
 def test_scratch_weights_follow_init(run_of):
     one, two = run_of("one", init=8), run_of("two", seed=8)
-    first, second = (Crew([each]).first_params(each.settings) for each in (one, two))
+    first, second = (
+        Crew([each]).start.first_params(each.settings) for each in (one, two)
+    )
     for path, leaf in flat(first).items():
         np.testing.assert_array_equal(leaf, flat(second)[path])
 

@@ -517,7 +517,7 @@ def test_fetching_returns_the_folder_or_one_line(monkeypatch, tmp_path):
         )
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", no_internet)
-    said = r"^hf:org/name is not a folder .* \(Got: ConnectError An.*\); give hf:DIR"
+    said = r"^hf:org/name is not a folder .* \(there is no way .*\); give hf:DIR"
     with pytest.raises(InputError, match=said) as refusal:
         fetch_hub("org/name")
     assert "\n" not in str(refusal.value)

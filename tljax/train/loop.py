@@ -95,8 +95,8 @@ def _interrupts(loop):
 
     def note(signum, frame):
         loop.interrupted = True
-        loop.progress.say("stopping after this step; Ctrl-C again stops at once")
         signal.signal(signal.SIGINT, before)
+        loop.progress.say("stopping after this step; Ctrl-C again stops at once")
 
     before = signal.signal(signal.SIGINT, note)
     try:
