@@ -81,7 +81,7 @@ def pretrain(
     )
     job = _Job(settings, placement, stores["train"], vocab_size)
     held_out = _HeldOut(settings, stores, tokenizer, job.place)
-    work = job.work(held_out.validate)
+    work = job.work(held_out.validate, started)
     with (
         RunRecord(folder) as record,
         Progress(title, settings.steps) as progress,
@@ -275,7 +275,7 @@ class _Job:
     def place(self, batch):
         return jax.device_put(batch, self.placement.batch())
 
-    def work(self, validate) -> loop.Work:
+    def work(self, validate, started: float | None = None) -> loop.Work:
         """What the loop drives: a population of one, one step a dispatch."""
         settings = self.settings
         return loop.Work(
@@ -289,4 +289,5 @@ class _Job:
             set_data_state=self.batches.set_state,
             tokens_per_step=settings.optim.batch * settings.corpus.length,
             stride=1,
+            started=started,
         )

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import tljax
 from tljax.settings import InputError, RecordSettings
 from tljax.train.checkpoint import Checkpoints
 from tljax.train.progress import Progress
@@ -42,6 +41,8 @@ class Work:
       data_state: () -> JSON-able place of the next batch; None where there is none.
       set_data_state: goes to such a place.
       tokens_per_step: for the progress bar.
+      started: of the job, by time.monotonic(): how long the first dispatch took to come
+        is said; None = not said.
       others: whether there are runs beside one member: where its loss is not finite, it
         ends alone. Without, the command ends.
     """
@@ -56,6 +57,7 @@ class Work:
     stride: int | None = None  # steps a dispatch; None = a whole round
     chosen: Callable = lambda state: state.params  # what is validated and kept
     others: bool = False
+    started: float | None = None
 
 
 def boundaries(steps: int, rounds: int) -> list[int]:
@@ -124,7 +126,7 @@ class _Loop:
             self.best_params = jax.tree.map(jnp.copy, work.chosen(work.state))
         self.seconds = 0.0
         self.pending = None
-        self.first_told = work.stride != 1  # else a dispatch is no single step
+        self.first_told = work.started is None
         self.interrupted = False
 
     def run(self):
@@ -193,7 +195,7 @@ class _Loop:
         sums, self.pending = jax.device_get(self.pending), None
         if not self.first_told:
             self.first_told = True
-            waited = time.monotonic() - tljax.STARTED
+            waited = time.monotonic() - self.work.started
             self.progress.say(f"first step after {waited:.1f} s")
         for i, total in enumerate(self.sums):
             if self.stopped[i]:
