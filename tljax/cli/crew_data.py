@@ -18,6 +18,7 @@ from tljax.evaluate import classification
 from tljax.settings import FinetuneSettings, InputError
 from tljax.transfer.method import prompt_places
 
+_STEPS = 32  # plans are as long as a multiple of it: populations share programs
 _REPLAY_ROWS = 4096  # of other text on the device
 FISHER_ROWS = 256  # of it that tell what is important
 
@@ -112,8 +113,11 @@ class CrewData:
         return self.train.take(self._items[settings])
 
     def padded_plan(self, plan: batches.PackedPlan) -> dict[str, np.ndarray]:
-        """The plan's arrays, all members' as long as the longest's."""
-        more = self.longest - plan.steps
+        """The plan's arrays, all members' as long as the longest's, or longer.
+
+        Steps behind a member's own are never taken.
+        """
+        more = -(-self.longest // _STEPS) * _STEPS - plan.steps
         fill = {"gather_TBL": -1, "segments_TBL": 0, "labels_TBM": 0, "weights_TBM": 0}
         return {
             name: np.concatenate(
