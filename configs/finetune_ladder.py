@@ -3,7 +3,7 @@
     python -m experiments.finetune_ladder --config=configs/finetune_ladder.py:quick \\
         --workdir=runs/ladder
 
-preset   what                                            2 cores, estimated
+preset   what                                            2 cores
 smoke    the whole way in small: that every step works              4 min
 quick    200 labels, 9 seeds, a model pre-trained for 5 minutes    15 min
 full     1,000 labels, 12 seeds, a deeper model, more rates         hours
