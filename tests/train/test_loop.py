@@ -327,7 +327,15 @@ def test_control_c_ends_the_step_keeps_it_and_goes_on_later(tmp_path):
     assert Sitting(tmp_path / "stopped", [6], stride=1, every=1e6).run() == unbroken
 
 
-def test_control_c_twice_ends_at_once(tmp_path):
+@pytest.fixture
+def heard():
+    """SIGINT as a terminal's programs hear it: what runs behind a shell's & is deaf."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_control_c_twice_ends_at_once(tmp_path, heard):
     stopped = Sitting(tmp_path, [6], stride=1, every=1e6)
     stopped.interrupt_at, stopped.interrupts = 2, 2
     with pytest.raises(KeyboardInterrupt):
