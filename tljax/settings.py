@@ -259,7 +259,7 @@ class OptimSettings:
 class MeshSettings:
     """Devices per mesh axis; their product is the number of devices used."""
 
-    run: int = setting("members of a population in parallel", low=1)
+    run: int = setting("members of a population in parallel; a CPU: cores", low=1)
     data: int = setting("batch rows in parallel", low=1)
     fsdp: int = setting("batch rows in parallel, parameters sharded", low=1)
     tensor: int = setting("heads and inner width in parallel", low=1)

@@ -2,13 +2,16 @@
 
 import json
 import sys
+import types
 
 import pytest
 
-from tljax.cli.bench import run, training, turns
+from tljax.cli.bench import populations, run, training, turns
 from tljax.cli.bench.ceiling import ceilings
 from tljax.cli.bench.peer import Peer
 from tljax.cli.bench.report import table
+from tljax.data.files import read_csv
+from tljax.data.splits import Example
 from tljax.settings import InputError
 
 
@@ -114,3 +117,28 @@ def test_a_small_bench_writes_what_it_found(tmp_path, capsys, monkeypatch):
     ]
     assert all(row["ours"]["median"] > 0 and row["ratio"] is None for row in rows)
     assert "train tiny" in capsys.readouterr().out
+
+
+def test_the_peer_reads_the_rows_that_our_runs_read(tmp_path, monkeypatch):
+    made = [Example(str(i), f'say "{i}",\nthen go', "ab"[i % 2]) for i in range(9)]
+    source = types.SimpleNamespace(examples=lambda split: made)
+    monkeypatch.setattr(populations, "open_source", lambda uri: source)
+    monkeypatch.setattr(populations, "PEER_ITEMS", 1)
+    populations._sentences(tmp_path / "a.csv")
+    theirs = (tmp_path / "a.tsv").read_text().splitlines()
+    ours = read_csv(tmp_path / "a.csv", text="text", label="label")
+    assert [tuple(line.split("\t")) for line in theirs] == [one[::-1] for one in ours]
+    assert len(ours) == 5
+
+
+def test_members_of_a_section_differ_in_their_seeds_alone():
+    for section in (*populations.SECTIONS, populations.ARM, populations.SMALL):
+        members = populations._members(section, "csv:a.csv?label=y")
+        assert [one.pop("seed") for one in members] == list(range(section.members))
+        assert all(one == members[0] for one in members)
+
+
+def test_populations_are_measured_in_a_checkout_only(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="in a checkout"):
+        populations.works(None, small=True)

@@ -1,7 +1,10 @@
-"""Other people's tokenizers: every token that they put in has a row."""
+"""Other people's tokenizers: every token that they put in has a row; devices."""
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -60,3 +63,17 @@ def test_a_vocabulary_is_not_empty(changed):
     empty = {"model": {"type": "BPE", "vocab": {}, "merges": []}}
     with pytest.raises(InputError, match="its tokenizer.json has an empty vocabulary"):
         checkpoint_tokenizer(changed(empty))
+
+
+def test_a_mesh_finds_the_cores_of_a_cpu_as_devices():
+    call = (
+        "import jax; from tljax.cli import parts; from tljax.settings import *;"
+        "parts.prepare_devices(MeshSettings(run=2, data=1, fsdp=1, tensor=1));"
+        "print(len(jax.devices()), __import__('os').cpu_count())"
+    )
+    plain = {name: text for name, text in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", call], env=plain, capture_output=True, check=True
+    )
+    devices, cores = map(int, done.stdout.split())
+    assert devices == min(2, cores)

@@ -74,13 +74,13 @@ def finetune(
     for one in members:
         check(one.settings)
     check_shared(members)
+    parts.prepare_devices(members[0].settings.mesh)
     _check_mesh(members)
     ended = {
         one.folder: open_run(one.folder, to_dict(one.settings), "finetune")
         for one in members
     }
     _tell_of_layer_decay(members)
-    parts.prepare_devices()
     if all(ended.values()):  # killed, perhaps, before it could tidy up
         division = read_division(populations, members)
         forget_population(populations, members, division)

@@ -1,5 +1,8 @@
 """What the jobs share: tokenizer, first weights, cost, devices."""
 
+import contextlib
+import dataclasses
+import math
 import os
 import pathlib
 
@@ -10,17 +13,29 @@ from tljax.data.tokenizer import Tokenizer
 from tljax.data.tokenizer_training import train_tokenizer
 from tljax.pretrained.checkpoint import Checkpoint
 from tljax.pretrained.sources import is_uri, open_pretrained
-from tljax.settings import InputError, TokenizerSettings, from_config
+from tljax.settings import InputError, MeshSettings, TokenizerSettings, from_config
 from tljax.train.record import read_record
 from tljax.transfer.transplant import Entry
 
 CACHE_COMPILED = pathlib.Path("xla")
+_DEVICE_FLAG = "xla_force_host_platform_device_count"
 
 
-def prepare_devices() -> None:
-    """Compiled programs are kept in the cache folder: a second run starts at once."""
+def prepare_devices(mesh: MeshSettings | None = None) -> None:
+    """Compiled programs are kept in the cache folder: a second run starts at once.
+
+    Args:
+      mesh: where it asks for several devices, a CPU's cores become devices of their
+        own, unless XLA_FLAGS say how many there are. Without effect on a JAX that has
+        begun to compute.
+    """
     from tljax.data.sources import default_cache
 
+    wanted = math.prod(dataclasses.astuple(mesh)) if mesh else 1
+    if wanted > 1 and _DEVICE_FLAG not in os.environ.get("XLA_FLAGS", ""):
+        cores = os.cpu_count() or 1
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", min(wanted, cores))
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = default_cache() / CACHE_COMPILED
         jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -61,7 +61,7 @@ def pretrain(
     config = to_dict(settings)
     if open_run(folder, config, "pretrain"):
         return
-    parts.prepare_devices()
+    parts.prepare_devices(settings.mesh)
     started = time.monotonic()
     source = open_source(settings.corpus.source)
     data = parts.data_facts(source, source.splits)

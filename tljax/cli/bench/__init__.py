@@ -1,6 +1,6 @@
 """tljax bench: how fast this machine is, ours and a peer in turns on the same work.
 
-works (training, pretrained, data, start) -> measured in turns -> table, JSON
+works (training, pretrained, data, ...) -> measured in turns -> table, JSON
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,22 @@ and the share of the machine's measured matrix-product ceiling.
 
 works: train (a next-word step, some sizes), memory (its peak, 49,152 words), features,
 generate, lora (SmolLM2, fetched once), data (tokenise, shuffle, pack), start (second
-start to first step). None named = train. Nothing else should run while it measures.
+start to first step), populations (many runs as one against one after another; half an
+hour). None named = train. Nothing else should run while it measures.
 """
-WORKS = ("train", "memory", "features", "generate", "lora", "data", "start")
+WORKS = (
+    "train", "memory", "features", "generate", "lora", "data", "start", "populations"
+)  # fmt: skip
 FLAGS = (
     Flag("peer", "DIR", "virtual environment with PyTorch and Transformers"),
     Flag("peer_scripts", "DIR", "folder of its train_step.py, ...; as --peer if left"),
     Flag("turns", "N", "of each side; 3 if left out"),
-    Flag("sizes", "A,B", "of train: base, wide, narrow, tiny; the first three if left"),
+    Flag(
+        "sizes",
+        "A,B",
+        "of train: base, wide, narrow, tiny; the first three if left"
+        " (tiny also makes populations small)",
+    ),
     Flag("out", "FILE.json", "where to write what was found"),
 )
 

@@ -44,7 +44,7 @@ def works() -> list[Work]:
         started = time.perf_counter()
         tokenizer.encode(texts)
         seconds = time.perf_counter() - started
-        return megabytes / seconds / len(os.sched_getaffinity(0))
+        return megabytes / seconds / (os.cpu_count() or 1)
 
     step = training.prepare(size, "bfloat16")
     return [

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tljax.cli import parts
-from tljax.cli.bench import data, pretrained, start, training
+from tljax.cli.bench import data, populations, pretrained, start, training
 from tljax.cli.bench.ceiling import ceilings
 from tljax.cli.bench.peer import Peer
 from tljax.cli.bench.turns import Row, Work, as_record, measure
@@ -61,13 +61,15 @@ def _works(name: str, sizes: list[str], peer: Peer | None) -> Iterator[Work]:
             yield from data.works()
         case "start":
             yield from start.works()
+        case "populations":
+            yield from populations.works(peer, small=sizes == ["tiny"])
         case _:
             yield from pretrained.works(name, peer)
 
 
 def table(rows: Sequence[Row]) -> Table:
     """Medians, spread, ratio; what misses its target is marked."""
-    made = Table("work", "tljax", "peer", "ratio", "target", "of the ceiling")
+    made = Table("work", "tljax", "other", "ratio", "target", "of the ceiling")
     for row in rows:
         ratio, target = row.ratio, row.target
         missed = ratio is not None and target is not None and ratio < target
