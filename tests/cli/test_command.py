@@ -112,6 +112,12 @@ def test_numbers_are_found_at_any_depth_with_n_and_error():
     ]
 
 
+def test_items_that_all_agree_have_no_error_of_nought():
+    record = {"accuracy": {"value": 1.0, "se": 0.0, "n": 5}}
+    told = "  accuracy 1.0000 (n = 5, all alike: no error can be told)"
+    assert number_lines(record) == [told]
+
+
 def fails(error):
     def command(argv):
         raise error

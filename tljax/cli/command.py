@@ -187,8 +187,10 @@ def number_lines(values: Mapping[str, Any], name: str = "") -> list[str]:
       name: of `values` itself, put before the others.
     """
     if "value" in values:
-        error = f" ± {values['se']:.4f}" if "se" in values else ""
-        count = f" (n = {values['n']:,})" if "n" in values else ""
+        error = f" ± {values['se']:.4f}" if values.get("se") else ""
+        # items that all agree tell nothing of how far the next ones may lie
+        alike = ", all alike: no error can be told" if values.get("se") == 0 else ""
+        count = f" (n = {values['n']:,}{alike})" if "n" in values else ""
         return [f"  {name} {values['value']:.4f}{error}{count}"]
     inside = {key: one for key, one in values.items() if isinstance(one, Mapping)}
     return [

@@ -253,12 +253,15 @@ class Writer:
     """A model that writes text."""
 
     def __init__(self, name: str, *, dtype: str | None):
+        from rich.console import Console
+
         from tljax.cli import parts
         from tljax.cli.models import open_model
         from tljax.generate.decode import Generator
 
         parts.prepare_devices()
-        model = open_model(name, dtype=dtype)
+        with Console(stderr=True).status(f"reading {name}; the first text compiles"):
+            model = open_model(name, dtype=dtype)
         check_writes(model)
         self.tokenizer = model.needs_tokenizer()
         self.context = model.settings.context

@@ -117,7 +117,7 @@ def _results(results: Mapping[str, Any]) -> str:
 
     def walk(values: Mapping[str, Any], name: str) -> None:
         if "value" in values:
-            error = f" ± {values['se']:.4f}" if "se" in values else ""
+            error = f" ± {values['se']:.4f}" if values.get("se") else ""
             count = f"{values['n']:,}" if "n" in values else ""
             rows.append(f"| {name} | {values['value']:.4f}{error} | {count} |")
             return
