@@ -23,7 +23,7 @@ def tokens():
 def model(model_settings, draw_params, monkeypatch):
     """(settings, parameters) of a model whose second layer has a window."""
     monkeypatch.setattr(features, "ROW_LENGTH", 8)
-    monkeypatch.setattr(features, "_rounded", lambda length: length)
+    monkeypatch.setattr(features, "_BLOCK", 1)
     monkeypatch.setitem(features.STEP_TOKENS, "cpu", 16)  # several steps
     settings = dataclasses.replace(model_settings, windows=(0, 3))
     key = jax.random.key(0)
@@ -100,8 +100,9 @@ def test_the_stream_of_every_token_text_after_text(model, tokens):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_texts_stream_is_the_same_to_the_bit_whatever_else_is_wanted(
-    model, tokens, dtype
+    model, tokens, dtype, monkeypatch
 ):
+    monkeypatch.setattr(features, "ROW_LENGTH", 48)  # three texts a row
     settings, params = model
     settings = dataclasses.replace(settings, dtype=dtype)
     ends = np.cumsum(LENGTHS)

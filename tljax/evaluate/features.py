@@ -20,6 +20,8 @@ from tljax.model.product import product_dtype
 from tljax.settings import ModelSettings
 
 ROW_LENGTH = 128  # of packed rows, where no text is longer
+_BLOCK = 64  # attention's
+_ALIGNED = 16  # floats of a vector register: sums are then grouped alike
 STEP_TOKENS = {"cpu": 1024}  # of one compiled step
 ACCELERATOR_STEP_TOKENS = 16384
 
@@ -75,9 +77,8 @@ def token_streams(
     """What the first `below` layers compute for every token of some texts.
 
     Positions count from a text's start, and no text sees another: the same stream
-    suits whatever row the text is packed into later. All texts are packed, and the
-    rows with wanted ones computed: whatever else is wanted, a text's stream is the
-    same to the bit.
+    suits whatever row the text is packed into later. Whatever else is wanted, a text's
+    stream is the same to the bit: it begins at a multiple of _ALIGNED in its row.
 
     Args:
       settings: of the model.
@@ -90,45 +91,37 @@ def token_streams(
     Returns:
       [tokens of the wanted texts, D] in the product dtype, text after text.
     """
-    plan = _rows_with(_plan(tokens), wanted)
-    starts = np.concatenate([[0], np.cumsum([len(one) for one in tokens])])
-    place_I = np.full(starts[-1], -1)  # of a token in the stream
-    taken = 0
-    for i in wanted:
-        place_I[starts[i] : starts[i + 1]] = taken + np.arange(len(tokens[i]))
-        taken += len(tokens[i])
-    stream = np.zeros((taken, settings.width), product_dtype(settings.dtype))
+    longest = max(map(len, tokens))
+    chosen = [tokens[i] for i in wanted]
+    plan = _aligned_plan(chosen, longest)
+    shape = (sum(map(len, chosen)), settings.width)
+    stream = np.zeros(shape, product_dtype(settings.dtype))
 
     def compute(params, batch):
         return _stream_below(settings, below, params, batch)
 
     params = transformer.for_products(settings, params)
-    for t, found_BLD in _steps(compute, params, tokens, plan, progress):
+    for t, found_BLD in _steps(compute, params, chosen, plan, progress):
         gather_BL = plan.gather_TBL[t]
-        place_BL = np.where(gather_BL >= 0, place_I[np.maximum(gather_BL, 0)], -1)
-        stream[place_BL[place_BL >= 0]] = found_BLD[place_BL >= 0]
+        stream[gather_BL[gather_BL >= 0]] = found_BLD[gather_BL >= 0]
     return stream
 
 
-def _rows_with(plan: PackedPlan, wanted: Sequence[int]) -> PackedPlan:
-    """The plan's rows that hold a wanted item, in steps of as many rows.
-
-    Other items of these rows are computed, but not named.
-    """
-    rows = plan.gather_TBL.shape[1]
-    fill = {"gather_TBL": -1, "items_TBM": -1}
-    asked_TBM = np.isin(plan.items_TBM, wanted)
-    plan = dataclasses.replace(plan, items_TBM=np.where(asked_TBM, plan.items_TBM, -1))
-    (kept,) = asked_TBM.any(axis=2).reshape(-1).nonzero()
-    missing = -len(kept) % rows
-
-    def cut(field):
-        x_TBX = getattr(plan, field.name)
-        x_BX = x_TBX.reshape(-1, x_TBX.shape[2])[kept]
-        more = np.full((missing, x_BX.shape[1]), fill.get(field.name, 0), x_BX.dtype)
-        return np.concatenate([x_BX, more]).reshape(-1, rows, x_BX.shape[1])
-
-    return PackedPlan(*map(cut, dataclasses.fields(PackedPlan)))
+def _aligned_plan(tokens: Sequence[np.ndarray], longest: int) -> PackedPlan:
+    """As `_plan`, each text begun at a multiple of _ALIGNED, padding between them."""
+    lengths = np.array([len(one) for one in tokens])
+    spaced = [np.zeros(_rounded(length, _ALIGNED), np.int32) for length in lengths]
+    plan = _plan(spaced, longest)
+    real_I = np.concatenate(
+        [np.arange(len(one)) < n for one, n in zip(spaced, lengths, strict=True)]
+    )
+    place_I = np.where(real_I, np.cumsum(real_I) - 1, -1)  # in the texts' flat tokens
+    gather_TBL = np.where(plan.gather_TBL >= 0, place_I[plan.gather_TBL], -1)
+    return dataclasses.replace(
+        plan,
+        gather_TBL=gather_TBL,
+        segments_TBL=np.where(gather_TBL >= 0, plan.segments_TBL, 0),
+    )
 
 
 @functools.partial(jax.jit, static_argnums=range(4))
@@ -143,6 +136,8 @@ def _pooled_streams(settings, layers, poolings, slots, params, batch):
 
 @functools.partial(jax.jit, static_argnums=range(2))
 def _stream_below(settings, below, params, batch):
+    places_BL = transformer.places_in_segment(batch["segments_BL"])
+    batch = {**batch, "positions_BL": places_BL}
     return _streams(settings, params, batch, (below,))[0]
 
 
@@ -162,9 +157,11 @@ def _streams(settings, params, batch, layers):
     return [kept[layer] for layer in layers] or [last_BLD]
 
 
-def _plan(tokens: Sequence[np.ndarray]) -> PackedPlan:
+def _plan(tokens: Sequence[np.ndarray], longest: int = 0) -> PackedPlan:
+    """Rows as long as the longest text, of these or elsewhere, or longer."""
     texts = _as_set(tokens)
-    row_length = max(ROW_LENGTH, _rounded(int(texts.lengths.max())))
+    row_length = max(ROW_LENGTH, longest, int(texts.lengths.max()))
+    row_length = _rounded(row_length, _BLOCK)
     slots = choose_slots(texts.lengths, row_length=row_length)
     most = STEP_TOKENS.get(jax.default_backend(), ACCELERATOR_STEP_TOKENS)
     rows = max(1, most // row_length)
@@ -198,6 +195,6 @@ def _as_set(tokens: Sequence[np.ndarray]) -> LabelledSet:
     )
 
 
-def _rounded(length: int) -> int:
-    """Up to a multiple of 64, attention's block."""
-    return -(-length // 64) * 64
+def _rounded(length: int, step: int) -> int:
+    """Up to a multiple of step."""
+    return -(-length // step) * step

@@ -149,6 +149,8 @@ def apply(
         "stream_BLD", if there, is the stream after the first `below` layers (of
         `watch`): only what lies above is computed, and tokens are not read.
         "noise_BLD", if there, is added to the tokens' embedding.
+        "positions_BL", if there, are what rotary angles are taken of, not places in the
+        row: a text then computes the same to the bit wherever it stands.
       adapter: called as adapter(path, x, y) -> y on every product and block output,
         on the tokens' rows of the embedding, x being their places, and as
         adapter('layers/0/attention/prefix', keys, None) -> None, or (keys, values) [B,
@@ -179,6 +181,7 @@ def apply(
 
     def one(x_BLD, layer, key, path, index):
         look = look_within(settings, index, segments_BL, places_BL)
+        look = look._replace(positions_BL=batch.get("positions_BL"))
         return Block(settings).apply(
             {"params": layer}, x_BLD, look, key, path, adapter, kept_share
         )
