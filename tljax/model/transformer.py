@@ -61,10 +61,12 @@ def init_params(settings: ModelSettings, vocab_size: int, key: jax.Array) -> dic
     x_BLD = jnp.zeros((1, 2, settings.width))
     look = look_within(settings, 0, jnp.ones((1, 2), jnp.int32))
     block = Block(settings)
+    # all layers at once: traced and compiled once, the same numbers
+    layers = jax.vmap(lambda key: block.init(key, x_BLD, look)["params"])(keys[:-2])
     params = {
         "embedding": _init_embedding(settings, shape, keys[-1]),
         "layers": {
-            str(i): block.init(keys[i], x_BLD, look)["params"]
+            str(i): jax.tree.map(lambda leaf, i=i: leaf[i], layers)
             for i in range(settings.depth)
         },
     }
