@@ -10,7 +10,7 @@ import jax
 
 from tljax.data.sources import Source
 from tljax.data.tokenizer import Tokenizer
-from tljax.data.tokenizer_training import train_tokenizer
+from tljax.data.tokenizer_training import trained_tokenizer
 from tljax.pretrained.checkpoint import Checkpoint
 from tljax.pretrained.sources import is_uri, open_pretrained
 from tljax.settings import InputError, MeshSettings, TokenizerSettings, from_config
@@ -67,8 +67,8 @@ def get_tokenizer(
                 " tokens; set config.tokenizer.source=''"
             )
     else:
-        tokenizer = train_tokenizer(
-            (example.text for example in source.examples("train")),
+        tokenizer = trained_tokenizer(
+            source,
             vocab_size=settings.vocab_size,
             normalization=settings.normalization,
         )

@@ -39,6 +39,22 @@ def whole_folder(out: pathlib.Path, *, size_bytes: int = 0) -> Iterator[pathlib.
         fresh.replace(out)
 
 
+@contextlib.contextmanager
+def kept_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
+    """As `whole_folder`, of the cache: another process that was faster has won.
+
+    Raises:
+      InputError: it cannot be written, by the name of the variable that says where.
+    """
+    try:
+        with whole_folder(out) as fresh:
+            yield fresh
+    except InputError as error:
+        # what the other wrote is the same
+        if not os.path.exists(out):
+            raise InputError(f"{error}, by TLJAX_CACHE") from error
+
+
 def check_writable(out: pathlib.Path, *, end: str = "") -> None:
     """Asks, before long work, whether a file or folder can be made; leaves nothing.
 

@@ -5,16 +5,22 @@ text --normalise--> text' --BPE--> ids: what is normalised away is decided here.
 
 import hashlib
 import heapq
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from tljax.data.folders import kept_folder
+from tljax.data.sources import Source, default_cache
 from tljax.data.tokenizer import END_ID, PAD_ID, SPECIAL_TOKENS, Tokenizer
 from tljax.settings import InputError, suggestion
 
 # BPE merges hardly change beyond this much text, and counting words is what costs.
 TRAINING_CHARACTERS = 20_000_000
+RECIPE = 1  # the next number where the same text would give another vocabulary
+FILE = "tokenizer.json"
 
 _DOUBLE_QUOTES = "[‘’`´]{2}|''|[“”]"
 _SINGLE_QUOTES = "[‘’`´]"
@@ -51,6 +57,33 @@ def _normalizer(normalization: str) -> normalizers.Normalizer | None:
             f"{suggestion(normalization, steps)}"
         )
     return normalizers.Sequence(steps[normalization]) if steps[normalization] else None
+
+
+def trained_tokenizer(
+    source: Source, *, vocab_size: int, normalization: str, cache: Path | None = None
+) -> Tokenizer:
+    """The vocabulary of a source's training split: from the cache, or learnt and kept.
+
+    Args:
+      source: where the documents come from.
+      vocab_size, normalization: as for `train_tokenizer`.
+      cache: folder; None = $TLJAX_CACHE, else ~/.cache/tljax.
+
+    Raises:
+      InputError: as `train_tokenizer`; or the cache cannot be written.
+    """
+    recipe = f"{RECIPE}-{tokenizers.__version__}-{vocab_size}-{normalization}"
+    key = f"{source.split_hash('train')[:24]}-{recipe}"
+    folder = Path(cache or default_cache()) / "tokenizers" / key
+    if not os.path.exists(folder):
+        made = train_tokenizer(
+            (example.text for example in source.examples("train")),
+            vocab_size=vocab_size,
+            normalization=normalization,
+        )
+        with kept_folder(folder) as fresh:
+            made.save(fresh / FILE)
+    return Tokenizer.load(folder / FILE)
 
 
 def train_tokenizer(
