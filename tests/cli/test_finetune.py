@@ -299,13 +299,17 @@ def test_each_member_is_scored_with_its_own_alpha(from_llama):
     two = dataclasses.replace(two, folder=one.folder.with_name("two"))
     crew = Crew([one, two])
     moving = jax.tree.map(lambda x: x + 0.1, crew.start.first_params(one.settings))
-    first, second = (
-        crew.probabilities(each, moving, "validation") for each in (one, two)
-    )
+    both = population.stack([moving, moving])
+    args = [one, two], both, "validation"
+    first, second = crew.probabilities(*args, "turn", [0, 1])
     assert not np.allclose(first, second)
     two.folder.mkdir()
-    lone = Crew([two]).probabilities(two, moving, "validation")
-    np.testing.assert_array_equal(second, lone)
+    lone = population.stack([moving])
+    (alone,) = Crew([two]).probabilities([two], lone, "validation", "turn", [0])
+    np.testing.assert_array_equal(second, alone)
+    # together: one call a step for both members, though only one is due
+    (together,) = crew.probabilities(*args, "vmap", [1])
+    np.testing.assert_allclose(together, second, rtol=1e-5)  # float32, other sums
 
 
 def learned_from(crew, member):
@@ -453,7 +457,7 @@ def three(member, tmp_path):
 def test_a_population_too_large_for_memory_is_split_the_same_when_resumed(
     three, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(population, "choose_mode", lambda: "vmap")
+    monkeypatch.setattr(population, "choose_mode", lambda members: "vmap")
     needed, trained = Crew(three[:1]).member_bytes("vmap"), []
 
     def killed_at(count):
