@@ -16,8 +16,8 @@ VOCAB = 40
 
 @pytest.fixture(scope="module")
 def drawn(model_settings, draw_params):
-    """(settings, parameters, a batch of packed rows) of three layers."""
-    settings = dataclasses.replace(model_settings, depth=3, dropout=0.1)
+    """(settings, parameters, a batch of packed rows) of two layers."""
+    settings = dataclasses.replace(model_settings, depth=2, dropout=0.1)
     key = jax.random.key(0)
     params = draw_params(transformer.init_params, settings, VOCAB, key)
     random = np.random.default_rng(0)
