@@ -35,6 +35,9 @@ from collections.abc import Iterator
 from tljax.cli import parts
 from tljax.cli.bench import accelerator
 from tljax.cli.bench.peer import Peer
+from tljax.cli.command import check_file
+from tljax.settings import InputError
+from tljax.train.files import write_json
 
 ROOT = pathlib.Path(__file__).parents[1]
 LIMIT = 470  # seconds of everything
@@ -81,7 +84,7 @@ def run_section(name: str, flags: list[str], seconds: float) -> dict:
             stdout=said,
             stderr=errors,
             start_new_session=True,
-            env=_environment(peer=any("--peer" in flag for flag in flags)),
+            env=_environment(peer=name == "smollm2" and "--peer" in " ".join(flags)),
         )
         try:
             ended = child.wait(seconds)
@@ -133,12 +136,18 @@ def main() -> None:
     names = given.only.split(",")
     if unknown := [name for name in names if name not in SECTIONS]:
         parser.error(f"--only has {unknown[0]!r}; allowed: {', '.join(SECTIONS)}")
+    out = pathlib.Path(given.out)
+    try:
+        check_file(out, ".json")
+        _peer(given)
+    except InputError as error:
+        parser.error(str(error))
     flags = [
         f"--{name}={value}"
         for name in ("peer", "peer_scripts")
         if (value := getattr(given, name))
     ] + ["--small"] * given.small
-    out, started, results = pathlib.Path(given.out), time.monotonic(), {}
+    started, results = time.monotonic(), {}
     for name in names:
         left = LIMIT - (time.monotonic() - started)
         if left < SECONDS[name] / 2:
@@ -148,18 +157,22 @@ def main() -> None:
         print(name, json.dumps(results[name]), flush=True)
         seconds = round(time.monotonic() - started, 1)
         record = {"small": given.small, "seconds": seconds, "sections": results}
-        out.write_text(json.dumps(record, indent=1) + "\n")
+        write_json(out, record)
 
 
 def _print_section(given: argparse.Namespace) -> None:
     """One JSON line as each figure is found."""
-    peer = None
-    if given.peer:
-        scripts = pathlib.Path(given.peer_scripts or given.peer)
-        peer = Peer(pathlib.Path(given.peer), scripts)
     parts.prepare_devices()
-    for found in figures(given.section, small=given.small, peer=peer):
+    for found in figures(given.section, small=given.small, peer=_peer(given)):
         print(json.dumps(found), flush=True)
+
+
+def _peer(given: argparse.Namespace) -> Peer | None:
+    if not given.peer:
+        return None
+    return Peer(
+        pathlib.Path(given.peer), pathlib.Path(given.peer_scripts or given.peer)
+    )
 
 
 if __name__ == "__main__":
