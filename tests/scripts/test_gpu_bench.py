@@ -23,7 +23,7 @@ def test_a_small_population_is_measured_in_both_modes():
 
 @pytest.fixture
 def section(monkeypatch, tmp_path):
-    """section(script, name) -> what is kept of it; `wrote` is a file of the script's."""
+    """section(script, name) -> what is kept of it; its file is `wrote`."""
 
     def run(script, name="taken"):
         wrote = f"import pathlib; wrote = pathlib.Path({str(tmp_path / 'wrote')!r})"
