@@ -195,6 +195,16 @@ class ModelSettings:
     embedding_scale: float = setting("of the embedding", low=0.0, default=1.0)
     embedding_norm: bool = setting("a norm on the embedding", default=False)
     token_types: int = setting("rows of a token-type embedding", low=0, default=0)
+    flash: bool = setting(
+        "cuDNN's flash attention where the device, dtype and sizes allow it",
+        default=True,
+    )
+    remat: str = setting(
+        "what the backward pass computes again to save memory: none; all but the"
+        " products of matrices with weights; or each whole layer",
+        choices=("none", "products", "layer"),
+        default="none",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ from tljax.cli.crew import Crew
 from tljax.cli.main import main
 from tljax.cli.members import Member
 from tljax.cli.models import load_params_of, source_settings
+from tljax.evaluate import classification
 from tljax.evaluate.features import pooled_features
 from tljax.evaluate.probe import fit_probe
 from tljax.settings import (
@@ -299,13 +300,17 @@ def test_each_member_is_scored_with_its_own_alpha(from_llama):
     two = dataclasses.replace(two, folder=one.folder.with_name("two"))
     crew = Crew([one, two])
     moving = jax.tree.map(lambda x: x + 0.1, crew.start.first_params(one.settings))
-    first, second = (
-        crew.probabilities(each, moving, "validation") for each in (one, two)
-    )
+    both = population.stack([moving, moving])
+    args = [one, two], both, "validation"
+    first, second = crew.probabilities(*args, "turn", [0, 1])
     assert not np.allclose(first, second)
     two.folder.mkdir()
-    lone = Crew([two]).probabilities(two, moving, "validation")
-    np.testing.assert_array_equal(second, lone)
+    lone = population.stack([moving])
+    (alone,) = Crew([two]).probabilities([two], lone, "validation", "turn", [0])
+    np.testing.assert_array_equal(second, alone)
+    # together: one call a step for both members, though only one is due
+    (together,) = crew.probabilities(*args, "vmap", [1])
+    np.testing.assert_allclose(together, second, rtol=1e-5)  # float32, other sums
 
 
 def learned_from(crew, member):
@@ -453,7 +458,7 @@ def three(member, tmp_path):
 def test_a_population_too_large_for_memory_is_split_the_same_when_resumed(
     three, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(population, "choose_mode", lambda: "vmap")
+    monkeypatch.setattr(population, "choose_mode", lambda members: "vmap")
     needed, trained = Crew(three[:1]).member_bytes("vmap"), []
 
     def killed_at(count):
@@ -480,6 +485,34 @@ def test_a_population_too_large_for_memory_is_split_the_same_when_resumed(
     assert trained == [["s0", "s1"], ["s2"]] * 2
     assert capsys.readouterr().out.count("2 are trained at a time") == 1
     assert not folder.exists()
+
+
+def test_members_together_are_scored_in_one_call_each_by_its_own(
+    three, tmp_path, monkeypatch
+):
+    calls, together = [], classification.Scorer.of_members
+    monkeypatch.setattr(
+        classification.Scorer,
+        "of_members",
+        lambda *args: calls.append(len(args[1]["head"]["bias"])) or together(*args),
+    )
+    model = dataclasses.replace(three[0].settings.model, depth=1)
+    group = [changed(one, epochs=1.0, model=model) for one in three]
+    monkeypatch.setattr(population, "choose_mode", lambda members: "vmap")
+    for one in group:
+        one.folder.mkdir(exist_ok=True)
+    finetune.finetune(group, populations=tmp_path / "populations")
+    assert calls == [3] * (2 + 2)  # two validations, and two sets at the end
+    crew, found = Crew(group), []
+    for one in group:
+        lines = (one.folder / "predictions" / "test.jsonl").read_text().splitlines()
+        rows = [list(json.loads(line)["probabilities"].values()) for line in lines]
+        found.append(np.array(rows))
+        alone = crew.scorer.probabilities(
+            load_params_of(str(one.folder)), crew.scoring["test"], len(rows)
+        )
+        np.testing.assert_allclose(found[-1], alone, atol=1e-5)
+    assert np.abs(found[0] - found[2]).max() > 1e-3
 
 
 def test_members_on_several_devices_end_as_on_one_also_when_interrupted(

@@ -8,6 +8,7 @@ from tljax.data.labelled import LabelledSet
 from tljax.evaluate import classification
 from tljax.model import heads, transformer
 from tljax.objective.classification import logits
+from tljax.train import population
 
 LENGTHS = [1, 7, 3, 8, 2, 2, 5, 1, 6, 3, 4]
 
@@ -49,6 +50,14 @@ def test_packed_scores_are_those_of_every_item_alone(
     np.testing.assert_allclose(found, odds / odds.sum(axis=1, keepdims=True), rtol=1e-4)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-12)
+    # members together: each as it is alone
+    other = jax.tree.map(lambda leaf: 0.5 * leaf, params)
+    stacked = population.stack([other, params])
+    both = scorer.of_members(stacked, planned, len(labelled))
+    np.testing.assert_allclose(both[1], found, rtol=1e-5)
+    lone = scorer.probabilities(other, planned, len(labelled))
+    assert np.abs(lone - found).max() > 0.01
+    np.testing.assert_allclose(both[0], lone, rtol=1e-5)
 
 
 def test_slots_suit_the_set_that_needs_most(labelled):

@@ -132,13 +132,13 @@ def test_so_it_is_beside_a_long_prompt_that_is_read_in_pieces(make, monkeypatch)
     generator = make()
     monkeypatch.setattr(programs, "PIECE", 32)
     shapes = []
-    extend = transformer.extend
+    extend = programs.extend
 
     def watched(settings, params, batch, cache):
         shapes.append(batch["tokens_BL"].shape)
         return extend(settings, params, batch, cache)
 
-    monkeypatch.setattr(transformer, "extend", watched)
+    monkeypatch.setattr(programs, "extend", watched)
     longer = [(3 * i) % 39 for i in range(40)]
     texts = write(generator, [longer, MIDDLE], sampling=WARM)
     assert {shape for shape in shapes if shape[1] > 1} == {(2, 16)}  # of 48 places

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tljax.model import cache as caches
 from tljax.model import transformer
 from tljax.settings import InputError
 
@@ -207,7 +208,7 @@ def test_step_by_step_through_the_cache_is_the_whole_row(make, name):
 
     @jax.jit
     def extend(params, batch, cache):
-        return transformer.extend(settings, params, batch, cache)
+        return caches.extend(settings, params, batch, cache)
 
     # the shorter prompt is padded at its beginning: . . . b b | b | b
     def step(tokens, segments, positions, cache):
@@ -215,7 +216,7 @@ def test_step_by_step_through_the_cache_is_the_whole_row(make, name):
         batch["positions_BL"] = np.array(positions, np.int32)
         return extend(params, batch, cache)
 
-    cache = transformer.init_cache(settings, rows=2, places=9)
+    cache = caches.init_cache(settings, rows=2, places=9)
     padded, segments = [0] * 3 + b[:2], [0] * 3 + [1] * 2
     places = [range(5), [0, 0, 0, 0, 1]]
     states, cache = step(

@@ -34,7 +34,7 @@ def draw(dtype):
 @pytest.mark.parametrize("block", [1024, 9, 2])
 @pytest.mark.parametrize("dtype", CLOSE)
 def test_loss_and_gradients_are_those_of_plain_log_softmax(monkeypatch, block, dtype):
-    monkeypatch.setattr(next_token, "_BLOCK_TOKENS", block)
+    monkeypatch.setattr(next_token, "_block_tokens", lambda: block)
     hidden, output = draw(dtype)
     targets = jnp.asarray(TARGETS_BL)
 

@@ -183,6 +183,36 @@ def test_interrupted_at_every_call_is_unbroken(tmp_path, job):
     assert broken == unbroken and sittings > 2
 
 
+class Told:
+    """A sum that tells when the host reads it, and so waits for the device."""
+
+    def __init__(self, values, tell):
+        self.values, self.tell = values, tell
+
+    def __array__(self, dtype=None, copy=None):
+        self.tell()
+        return np.asarray(self.values, dtype)
+
+
+def test_a_dispatch_is_read_when_the_next_has_been_sent(tmp_path):
+    events = []
+    sitting = Sitting(tmp_path, [4], stride=1, looks=(1, 1), every=1e6)
+    plain = sitting.advance
+
+    def advance(state, until):
+        state, sums = plain(state, until)
+        step = int(until[0])
+        events.append(f"send {step}")
+        told = Told(sums["nats"], lambda: events.append(f"read {step}"))
+        return state, sums | {"nats": told}
+
+    sitting.advance = advance
+    sitting.run()
+    assert events == [
+        "send 1", "send 2", "read 1", "send 3", "read 2", "send 4", "read 3", "read 4",
+    ]  # fmt: skip
+
+
 def test_checkpoints_only_now_and_then(tmp_path):
     unbroken = Sitting(tmp_path / "whole", [6], stride=1).run()
     with pytest.raises(Killed):

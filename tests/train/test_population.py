@@ -385,7 +385,12 @@ def test_members_are_stacked_and_taken_apart():
     assert all(same_bits(population.member(stacked, i), trees[i]) for i in range(3))
 
 
-@pytest.mark.parametrize(("backend", "mode"), [("cpu", "turn"), ("gpu", "vmap")])
-def test_small_products_fill_a_cpu_but_no_accelerator(monkeypatch, backend, mode):
+@pytest.mark.parametrize(
+    ("backend", "members", "mode"),
+    [("cpu", 3, "turn"), ("gpu", 3, "vmap"), ("gpu", 1, "turn")],
+)
+def test_small_products_fill_a_cpu_but_no_accelerator(
+    monkeypatch, backend, members, mode
+):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert population.choose_mode() == mode
+    assert population.choose_mode(members) == mode

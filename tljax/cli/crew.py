@@ -27,6 +27,7 @@ from tljax.train import memory, optimizer, population, sharding, step
 from tljax.train.progress import Progress
 from tljax.transfer import lora
 from tljax.transfer.method import split, untouched_layers
+from tljax.transfer.start import between
 
 
 class Crew:
@@ -108,7 +109,7 @@ class Crew:
 
         batch = jax.eval_shape(first_batch, self.data_on_device(), plan)
         batch["hparams"] = self.hyperparameters(settings, steps=1)
-        return needed + memory.activation_bytes(self.loss, state.params, batch)
+        return needed + memory.activation_bytes(self.loss(mode), state.params, batch)
 
     def flops(self, one: Member, moving: dict, *, tokens: int) -> float:
         """Of a member's probe and steps, and its share of what all members share."""
@@ -156,29 +157,69 @@ class Crew:
         measure = jax.jit(functools.partial(fisher, settings.model, settings.transfer))
         return measure(start, self.start.frozen, text)
 
-    @property
-    def loss(self):
+    def loss(self, mode: str):
         """Of a member: `labelled_loss`."""
         first = self.settings
         return labelled_loss(
-            first.model, first.head.pooling, first.transfer, first.regularize
+            population.member_model(first.model, mode),
+            first.head.pooling, first.transfer, first.regularize,
+        )  # fmt: skip
+
+    def kept(self, members: Sequence[Member], params: dict) -> dict:
+        """What members end with, axis S: a share of the way from their first weights.
+
+        Source: WiSE-FT (`transfer.start.between`); a share of 1 is all the way.
+        """
+        shares = [one.settings.regularize.wise for one in members]
+        if min(shares) == 1:
+            return params
+        own = [population.member(params, i, self.mesh) for i in range(len(members))]
+        return population.stack(
+            [
+                between(one, self.start.first_weights, share) if share < 1 else one
+                for one, share in zip(own, shares, strict=True)
+            ]
         )
 
-    def probabilities(self, one: Member, params: dict, name: str) -> np.ndarray:
-        """What a member's parameters say of a held-out set, float64 [I, C]."""
-        return self.scorer.probabilities(
-            params,
-            self.scoring[name],
-            len(self.data.sets[name]),
-            self.start.frozen,
-            lora.hyperparameters(one.settings.transfer),
-        )
+    def probabilities(
+        self, members: Sequence[Member], params: dict, name: str, mode: str,
+        due: Sequence[int],
+    ) -> list[np.ndarray]:  # fmt: skip
+        """What the parameters of those members that are due say of a held-out set.
+
+        Under vmap all members are scored in one call, for a call of fewer would be
+        another program. Members on several devices are scored one after another.
+
+        Args:
+          members: as the axis S of the parameters has them, before its padding.
+          params: what moves, with axis S.
+          name: of the set.
+          mode: as for `advance`.
+          due: places in members.
+
+        Returns:
+          For each that is due, float64 [I, C].
+        """
+        held_out = self.scoring[name], len(self.data.sets[name]), self.start.frozen
+        hparams = [lora.hyperparameters(one.settings.transfer) for one in members]
+        if mode == "vmap" and self.mesh.shape["run"] == 1:
+            stacked = population.stack(hparams)
+            found_SIC = self.scorer.of_members(params, *held_out, stacked)
+            return [found_SIC[i] for i in due]
+        return [
+            self.scorer.probabilities(
+                population.member(params, i, self.mesh), *held_out, hparams[i]
+            )
+            for i in due
+        ]
 
     def advance(self, mode: str):
         """advance(data, state, plan, hparams, until), compiled once a mode."""
         if mode not in self._advance:
             first = self.settings
-            train_step = step.make_train_step(self.loss, first.optim, first.regularize)
+            train_step = step.make_train_step(
+                self.loss(mode), first.optim, first.regularize
+            )
             rounds = population.make_train_rounds(train_step, _take)
             lifted = population.lift(rounds, mode, shared=1)
             spread = population.spread(lifted, self.mesh, shared=1)

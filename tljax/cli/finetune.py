@@ -53,7 +53,6 @@ from tljax.train.record import (
     manifest_facts,
     open_run,
 )
-from tljax.transfer.start import between
 
 _STILL = 1e-3  # share of the learning rate with which a layer hardly moves
 
@@ -109,7 +108,7 @@ def _divide(crew: Crew, members: Sequence[Member], populations) -> Division:
     division = read_division(populations, members)
     if division:
         return division
-    mode, devices = population.choose_mode(), crew.mesh.shape["run"]
+    mode, devices = population.choose_mode(len(members)), crew.mesh.shape["run"]
     fit, said = memory.members_together(
         len(members), needed=crew.member_bytes(mode), free=memory.free_bytes(),
         devices=devices,
@@ -174,15 +173,10 @@ def _train_group(crew, group, mode, populations, progress) -> None:
     advance, data = crew.advance(mode), crew.data_on_device()
     validation = crew.data.sets["validation"]
 
-    def validate(state, members):
+    def validate(state, due):
+        found = crew.probabilities(group, state.chosen, "validation", mode, due)
         return [
-            classification.validation_record(
-                validation.labels,
-                crew.probabilities(
-                    group[i], population.member(state.chosen, i, mesh), "validation"
-                ),
-            )
-            for i in members
+            classification.validation_record(validation.labels, one) for one in found
         ]
 
     def advance_all(state, until):
@@ -215,9 +209,21 @@ def _train_group(crew, group, mode, populations, progress) -> None:
             settings=group[0].settings.record,
             progress=progress,
         )
+        params = crew.kept(group, ended["params"])
+        sound = [i for i, stop in enumerate(ended["stopped"]) if not _lost(stop)]
+        scored = {
+            name: dict(
+                zip(
+                    sound,
+                    crew.probabilities(group, params, name, mode, sound),
+                    strict=True,
+                )
+            )
+            for name in crew.data.sets
+        }
         for i, one in enumerate(group):
-            params = population.member(ended["params"], i, mesh)
-            _finish(crew, one, records[i], params, mode,
+            _finish(crew, one, records[i], population.member(params, i, mesh), mode,
+                    {name: found.get(i) for name, found in scored.items()},
                     seconds=ended["seconds"] / len(group), steps=ended["steps"][i],
                     stopped=ended["stopped"][i])  # fmt: skip
     forget_checkpoints(populations, group)
@@ -234,25 +240,30 @@ def _check_phases(optim: OptimSettings, params: dict, plans: Sequence) -> None:
         )
 
 
-def _finish(crew, one, record, params, mode, *, seconds, steps, stopped) -> None:
+def _lost(stopped):
+    """Whether a member ended because its loss is not finite."""
+    return bool(stopped) and stopped["reason"] == "not finite"
+
+
+def _finish(
+    crew, one, record, params, mode, scored, *, seconds, steps, stopped
+) -> None:
     """Writes what a run ends with; the last record says that all of it is there.
 
     One whose loss is not finite leaves no parameters. It counts as a model that knows
     nothing: without its predictions a mean over the seeds that went well would flatter.
     """
     settings = one.settings
-    lost = bool(stopped) and stopped["reason"] == "not finite"
+    lost = _lost(stopped)
     segments_TBL = crew.data.plans[one.folder].segments_TBL[:steps]
     tokens = segments_TBL.size
-    if settings.regularize.wise < 1:
-        params = between(params, crew.start.first_weights, settings.regularize.wise)
     results = {}
     for name, labelled in crew.data.sets.items():
         if lost:
             shape = len(labelled), len(crew.data.classes)
             probabilities_IC = np.full(shape, 1 / len(crew.data.classes))
         else:
-            probabilities_IC = crew.probabilities(one, params, name)
+            probabilities_IC = scored[name]
         results[name] = classification.full_record(labelled.labels, probabilities_IC)
         write_predictions(
             one.folder / "predictions" / f"{name}.jsonl", labelled, probabilities_IC

@@ -34,7 +34,7 @@ from tljax.train.record import early_end, final_record, is_finished, read_record
 from tljax.transfer.method import METHODS, merge, split
 from tljax.transfer.transplant import flat
 
-RUN_KEYS = ("dropout", "scan_layers", "dtype")  # not of the architecture
+RUN_KEYS = ("dropout", "scan_layers", "dtype", "flash", "remat")  # no architecture
 WHOLE = TransferSettings()  # all weights moved, or are merged
 
 # place(path, value) puts a leaf where it belongs, e.g. on its devices, as it is read

@@ -256,8 +256,9 @@ class _Job:
             lambda *start: population.stack([init(*start)]), out_shardings=lifted
         )(key, base)
         train_step = step.make_train_step(language_loss(settings.model), settings.optim)
-        hparams = optimizer.hyperparameters(
-            settings.optim, settings.steps, settings.seed
+        hparams = jax.device_put(
+            optimizer.hyperparameters(settings.optim, settings.steps, settings.seed),
+            placement.everywhere(),
         )
         advance = population.lift(
             lambda batch, hparams, state: train_step(state, batch, hparams),

@@ -3,6 +3,7 @@
 items -> packed rows -> hidden states -> pooled -> logits -> probabilities [I, C]
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -13,6 +14,7 @@ from tljax.data.labelled import LabelledSet
 from tljax.metrics import classification as metrics
 from tljax.objective.classification import logits
 from tljax.settings import ModelSettings, TransferSettings
+from tljax.train import population
 from tljax.transfer.method import compose, untouched_layers
 
 SCORING_TOKENS = 4096  # tokens of one scoring step
@@ -20,7 +22,10 @@ WHOLE = TransferSettings()  # all weights are given as those that move
 
 
 class Scorer:
-    """Scores labelled sets; compiles once for all sets, steps and members."""
+    """Scores labelled sets; compiles once for all sets, steps and members.
+
+    One member at a time (`probabilities`) or all in one call (`of_members`).
+    """
 
     def __init__(
         self,
@@ -34,15 +39,14 @@ class Scorer:
         self._rows = max(1, SCORING_TOKENS // row_length)
         below = untouched_layers(settings, transfer)
 
-        @jax.jit
-        def step(moving, frozen, batch, hparams):
+        def step(model, frozen, batch, moving, hparams):
             params, adapter = compose(moving, frozen, transfer, hparams=hparams)
-            found = logits(
-                settings, pooling, params, batch, adapter=adapter, below=below
-            )
+            found = logits(model, pooling, params, batch, adapter=adapter, below=below)
             return jax.nn.softmax(found, axis=-1)
 
-        self._step = step
+        self._step = jax.jit(functools.partial(step, settings))
+        own = functools.partial(step, population.member_model(settings, "vmap"))
+        self._lifted = jax.jit(population.lift(own, "vmap", shared=2))
 
     def plan(
         self, labelled: LabelledSet, stream: np.ndarray | None = None
@@ -68,6 +72,25 @@ class Scorer:
         hparams: dict | None = None,
     ) -> np.ndarray:
         """float64 [I, C], in the set's own order; hparams as for `compose`."""
+        found = self._scored(self._step, moving, planned, frozen, hparams)
+        return _in_order(found, planned[1], items)
+
+    def of_members(
+        self,
+        moving: dict,
+        planned: tuple[np.ndarray, PackedPlan],
+        items: int,
+        frozen: dict | None = None,
+        hparams: dict | None = None,
+    ) -> np.ndarray:
+        """As `probabilities`, of trees with axis S: float64 [S, I, C]."""
+        found = self._scored(self._lifted, moving, planned, frozen, hparams)
+        members = np.moveaxis(found, 1, 0)
+        return np.stack([_in_order(one, planned[1], items) for one in members])
+
+    @staticmethod
+    def _scored(step, moving, planned, frozen, hparams) -> np.ndarray:
+        """Every step's result, float64; read when all have been sent off."""
         flat, plan = planned
         name = "tokens_BL" if flat.ndim == 1 else "stream_BLD"
         results = []
@@ -79,12 +102,16 @@ class Scorer:
                 "segments_BL": plan.segments_TBL[t],
                 "labels_BM": plan.labels_TBM[t],
             }
-            results.append(self._step(moving, frozen or {}, batch, hparams or {}))
-        found = np.stack([np.asarray(result, np.float64) for result in results])
-        placed = plan.items_TBM >= 0
-        probabilities_IC = np.zeros((items, found.shape[-1]))
-        probabilities_IC[plan.items_TBM[placed]] = found[placed]
-        return probabilities_IC / probabilities_IC.sum(axis=1, keepdims=True)
+            results.append(step(frozen or {}, batch, moving, hparams or {}))
+        return np.stack([np.asarray(result, np.float64) for result in results])
+
+
+def _in_order(found_TBMC, plan: PackedPlan, items: int) -> np.ndarray:
+    """Probabilities [I, C] in the set's own order."""
+    placed = plan.items_TBM >= 0
+    probabilities_IC = np.zeros((items, found_TBMC.shape[-1]))
+    probabilities_IC[plan.items_TBM[placed]] = found_TBMC[placed]
+    return probabilities_IC / probabilities_IC.sum(axis=1, keepdims=True)
 
 
 def scoring_slots(sets: Sequence[LabelledSet], row_length: int) -> int:

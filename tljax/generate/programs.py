@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from tljax.generate.sampling import Sampling, sample
 from tljax.model import transformer
+from tljax.model.cache import extend, init_cache
 from tljax.settings import ModelSettings
 
 # Prompt tokens in one product: bounds the scores, rows x heads x these x prompt.
@@ -64,10 +65,10 @@ def start(settings: ModelSettings, params: dict, batch: dict, rule: Rule) -> Sta
     }
 
     def read(cache, one):
-        states_BLD, cache = transformer.extend(settings, params, one, cache)
+        states_BLD, cache = extend(settings, params, one, cache)
         return cache, states_BLD[:, -1:]
 
-    cache = transformer.init_cache(settings, rows, length)
+    cache = init_cache(settings, rows, length)
     cache, states = jax.lax.scan(read, cache, pieces)
     logits_BV = transformer.logits_of(params, states[-1])[:, 0]
     real_BL = batch["segments_BL"] > 0
@@ -150,7 +151,7 @@ def _next_logits(settings, params, token_B, segment_B, place_B, cache):
     """Logits [B, V] behind one more token a row, and the cache that has it."""
     columns = {"tokens": token_B, "segments": segment_B, "positions": place_B}
     batch = {f"{name}_BL": column_B[:, None] for name, column_B in columns.items()}
-    states_BLD, cache = transformer.extend(settings, params, batch, cache)
+    states_BLD, cache = extend(settings, params, batch, cache)
     return transformer.logits_of(params, states_BLD)[:, 0], cache
 
 
@@ -169,7 +170,7 @@ def read(
         logits_BV, cache = _next_logits(settings, params, *columns, cache)
         return cache, logits_BV
 
-    cache = transformer.init_cache(settings, rows, length)
+    cache = init_cache(settings, rows, length)
     columns = (tokens_BL.T, segments_BL.T, positions_BL.T)
     _, logits_LBV = jax.lax.scan(step, cache, columns)
     return logits_LBV.swapaxes(0, 1)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.model.product import in_rows, transposed
+from tljax.model.product import cuda_capability, in_rows, transposed
 from tljax.settings import ModelSettings
 
 _BLOCK = 64  # query rows that share one block of keys; skips the upper triangle
@@ -88,27 +88,62 @@ class Reach(NamedTuple):
     scale: float
 
 
+def kernel(q_BQHE: jax.Array, k_BKHE: jax.Array, *, flash: bool = True) -> str:
+    """Which kernel mixes on the default device: 'blocks', 'cudnn' or 'xla'.
+
+    blocks  a CPU: `_mix`, with layouts and a derivative of its own
+    cudnn   NVIDIA from Ampere on: flash attention, whose scores never reach memory; it
+            takes 16 bits, heads of 8, 16 ... 128 channels (from Hopper on 256), and,
+            with a mask, even lengths
+    xla     what is left: TPUs, float32, odd sizes; XLA fuses plain attention
+
+    Args:
+      q_BQHE: queries, of which shape and dtype are read.
+      k_BKHE: keys, likewise.
+      flash: whether cuDNN may be taken.
+    """
+    if jax.default_backend() == "cpu":
+        return "blocks"
+    capability, width = cuda_capability(), q_BQHE.shape[-1]
+    fits = (
+        q_BQHE.dtype == k_BKHE.dtype == jnp.bfloat16
+        and width % 8 == 0
+        and width <= (256 if capability >= 9 else 128)
+        and q_BQHE.shape[1] % 2 == k_BKHE.shape[1] % 2 == 0
+    )
+    return "cudnn" if flash and capability >= 8 and fits else "xla"
+
+
 def attend(
     q_BQHE: jax.Array,
     k_BKHE: jax.Array,
     v_BKHE: jax.Array,
-    segments_BL: jax.Array,
+    segments_BL: jax.Array | None,
     reach: Reach,
+    *,
+    flash: bool = True,
 ) -> jax.Array:
-    """Mixes values over each query's own segment.
+    """Mixes values over each query's own segment, by the device's `kernel`.
 
     Args:
       q_BQHE: queries; q's heads are a multiple of k's and v's (grouped queries).
       k_BKHE: keys; the first K - Q of them, if there are more than queries, stand
         before the row and are seen by every query.
       v_BKHE: values.
-      segments_BL: int32, 0 = padding; no attention crosses segments.
+      segments_BL: int32, 0 = padding; no attention crosses segments. None = every row
+        is one segment, which cuDNN computes without a mask.
       reach: whether later positions are hidden, how far back is seen, the scale.
+      flash: as for `kernel`.
 
     Returns:
       Mixed values [B, Q, H, E] in q's dtype. A padding position sees padding only
       (and what stands before the row).
     """
+    chosen = kernel(q_BQHE, k_BKHE, flash=flash)
+    if chosen != "blocks":
+        return _mix_fused(reach, q_BQHE, k_BKHE, v_BKHE, segments_BL, chosen)
+    if segments_BL is None:
+        segments_BL = _one_segment(q_BQHE)
     groups = q_BQHE.shape[2] // k_BKHE.shape[2]
     if groups > 1:
         k_BKHE = jnp.repeat(k_BKHE, groups, axis=2)
@@ -118,6 +153,30 @@ def attend(
     )
     mixed_BHQE = _mix(reach, q_BHQE, k_BHKE, v_BHKE, segments_BL)
     return in_rows(mixed_BHQE.transpose(0, 2, 1, 3))
+
+
+def _mix_fused(reach, q_BQHE, k_BKHE, v_BKHE, segments_BL, implementation):
+    """`attend` by jax.nn: a mask [B, 1, Q, K], shared by the heads, and a hint.
+
+    All that is hidden stands in the mask; that later positions are is said once more,
+    so that cuDNN skips the upper triangle instead of computing and hiding it. It counts
+    from the first key, so that it may not be said where keys stand before the row.
+    """
+    queries, keys = q_BQHE.shape[1], k_BKHE.shape[1]
+    before, mask_B1QK = keys - queries, None
+    if segments_BL is None and (before or reach.window):
+        segments_BL = _one_segment(q_BQHE)
+    if segments_BL is not None:
+        every = slice(0, queries), slice(0, keys)
+        mask_B1QK = _mask(segments_BL, *every, before, reach)[:, None]
+    return jax.nn.dot_product_attention(
+        q_BQHE, k_BKHE, v_BKHE, mask=mask_B1QK, scale=reach.scale,
+        is_causal=reach.causal and not before, implementation=implementation,
+    )  # fmt: skip
+
+
+def _one_segment(q_BQHE):
+    return jnp.ones(q_BQHE.shape[:2], jnp.int32)
 
 
 def seen(query_Q: jax.Array, key_K: jax.Array, reach: Reach) -> jax.Array:

@@ -14,10 +14,19 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 
 @functools.cache
+def cuda_capability() -> float:
+    """Of the default NVIDIA device, e.g. 9.0 for Hopper; 0 = it is none."""
+    device = jax.devices()[0]
+    if "cuda" not in device.client.platform_version:
+        return 0.0
+    return float(device.compute_capability)
+
+
+@functools.cache
 def native_bfloat16() -> bool:
     """Whether the default device multiplies bfloat16 without converting to float32."""
     if jax.default_backend() != "cpu":
-        return True
+        return not 0 < cuda_capability() < 8  # Ampere was the first
     try:
         return "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:

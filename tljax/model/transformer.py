@@ -10,7 +10,6 @@ have no final_norm (norm_place 'after').
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -145,9 +144,10 @@ def apply(
     Args:
       settings: what init_params was given.
       params: its tree.
-      batch: "tokens_BL" and "segments_BL", int32; segment 0 is padding. "types_BL", if
-        there, are token types (else 0). Positions count from a segment's first token;
-        a segment must fit a context of learned positions.
+      batch: "tokens_BL" and "segments_BL", int32; segment 0 is padding, and without
+        segments every row is one. "types_BL", if there, are token types (else 0).
+        Positions count from a segment's first token; a segment must fit a context of
+        learned positions.
         "stream_BLD", if there, is the stream after the first `below` layers (of
         `watch`): only what lies above is computed, and tokens are not read.
         "noise_BLD", if there, is added to the tokens' embedding.
@@ -168,12 +168,16 @@ def apply(
       [B, L, D] in the product dtype.
     """
     watched = watch is not None
-    segments_BL = batch["segments_BL"]
-    places_BL = places_in_segment(segments_BL)
+    segments_BL = batch.get("segments_BL")
+    if segments_BL is None:
+        shape = batch["tokens_BL"].shape
+        places_BL = jnp.broadcast_to(jnp.arange(shape[1]), shape)
+    else:
+        places_BL = places_in_segment(segments_BL)
     if "stream_BLD" in batch:
         x_BLD = batch["stream_BLD"].astype(product_dtype(settings.dtype))
     else:
-        x_BLD = _embed(settings, params, batch, places_BL, adapter)
+        x_BLD = embed(settings, params, batch, places_BL, adapter)
     if settings.dropout == 0.0:
         dropout_key = None
     layers = {i: params["layers"][str(i)] for i in range(below, settings.depth)}
@@ -193,15 +197,37 @@ def apply(
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers.values())
         scanned = (stacked, None if dropout_key is None else keys[below:])
         body = functools.partial(_scan_body, one)
-        x_BLD, _ = jax.lax.scan(body, x_BLD, scanned)
+        x_BLD, _ = jax.lax.scan(_remembering(settings, body, False), x_BLD, scanned)
     else:
         for i, layer in layers.items():
             if watched:
                 watch(i, x_BLD)
-            x_BLD = one(x_BLD, layer, keys[i], f"layers/{i}", i)
+            here = functools.partial(one, path=f"layers/{i}", index=i)
+            x_BLD = _remembering(settings, here)(x_BLD, layer, keys[i])
         if watched:
             watch(settings.depth, x_BLD)
-    return _finish(settings, params, x_BLD)
+    return finish(settings, params, x_BLD)
+
+
+def _remembering(settings, layer, guarded=True):
+    """The layer, of which the backward pass finds what `remat` says, no more.
+
+    none      all that its derivative reads
+    products  what products with weights return; norms, rotations, attention and
+              activations are computed again: cheap, and most of the memory
+    layer     its input alone; a third more work for the smallest memory
+
+    Guarded, XLA cannot undo it by sharing the two computations; inside a scan it does
+    not try to.
+    """
+    if settings.remat == "none":
+        return layer
+    policies = jax.checkpoint_policies
+    policy = {
+        "products": policies.dots_with_no_batch_dims_saveable,
+        "layer": policies.nothing_saveable,
+    }[settings.remat]
+    return jax.checkpoint(layer, policy=policy, prevent_cse=guarded)
 
 
 def _scan_body(one, x_BLD, layer_and_key):
@@ -209,7 +235,14 @@ def _scan_body(one, x_BLD, layer_and_key):
     return one(x_BLD, layer, key, "layers", 0), None
 
 
-def _embed(settings, params, batch, position_BL, adapter=None):
+def embed(
+    settings: ModelSettings,
+    params: dict,
+    batch: dict,
+    position_BL: jax.Array,
+    adapter: Adapter | None = None,
+) -> jax.Array:
+    """The stream below the first layer; the arguments are those of `apply`."""
     dtype = product_dtype(settings.dtype)
     tables = params["embedding"]
     x_BLD = tables["tokens"].astype(dtype)[batch["tokens_BL"]]
@@ -229,7 +262,8 @@ def _embed(settings, params, batch, position_BL, adapter=None):
     return x_BLD
 
 
-def _finish(settings, params, x_BLD):
+def finish(settings: ModelSettings, params: dict, x_BLD: jax.Array) -> jax.Array:
+    """Hidden states of the stream above the last layer."""
     if settings.norm_place == "after":
         return x_BLD
     return normalize(settings, params["final_norm"], x_BLD)
@@ -247,7 +281,8 @@ def places_in_segment(segments_BL: jax.Array) -> jax.Array:
     return place_BL - first_BL
 
 
-def _reach(settings: ModelSettings, layer: int) -> attention.Reach:
+def reach_of(settings: ModelSettings, layer: int) -> attention.Reach:
+    """What a layer's queries may see."""
     scale = settings.attention_scale or attention.head_width(settings) ** -0.5
     window = settings.windows[layer] if settings.windows else 0
     return attention.Reach(settings.causal, window, scale)
@@ -256,89 +291,15 @@ def _reach(settings: ModelSettings, layer: int) -> attention.Reach:
 def look_within(
     settings: ModelSettings,
     layer: int,
-    segments_BL: jax.Array,
+    segments_BL: jax.Array | None,
     places_BL: jax.Array | None = None,
 ) -> Look:
     """How the positions of a row look at each other: within their segment."""
-    reach = _reach(settings, layer)
-    return Look(
-        reach,
-        lambda q, k, v: attention.attend(q, k, v, segments_BL, reach=reach),
-        places_BL=places_BL,
-    )
+    reach = reach_of(settings, layer)
 
+    def mix(q_BQHE, k_BKHE, v_BKHE):
+        return attention.attend(
+            q_BQHE, k_BKHE, v_BKHE, segments_BL, reach, flash=settings.flash
+        )
 
-def init_cache(settings: ModelSettings, rows: int, places: int) -> dict[str, Any]:
-    """An empty cache of keys and values for `extend`.
-
-    Args:
-      settings: of the model.
-      rows: texts that grow together, B.
-      places: tokens that a row can hold, prompt and what is added.
-
-    Returns:
-      {"keys": {"0": [B, H, K, E] ...}, "values": likewise, in the product dtype;
-       "segments_BK": 0 where nothing is; "used": places taken, int32}.
-    """
-    shape = (rows, settings.kv_heads, places, attention.head_width(settings))
-    dtype = product_dtype(settings.dtype)
-
-    def empty():
-        return {str(i): jnp.zeros(shape, dtype) for i in range(settings.depth)}
-
-    return {
-        "keys": empty(),
-        "values": empty(),
-        "segments_BK": jnp.zeros((rows, places), jnp.int32),
-        "used": jnp.zeros((), jnp.int32),
-    }
-
-
-def extend(
-    settings: ModelSettings, params: dict, batch: dict, cache: dict[str, Any]
-) -> tuple[jax.Array, dict[str, Any]]:
-    """As `apply`, for tokens that follow those in the cache.
-
-    Rows whose texts differ in length are padded at their beginning (segment 0), so that
-    all take the same places:    . . a b | c      the bar: what an `extend` adds
-                                 d e f g | h
-
-    Args:
-      settings: of the model; causal.
-      params: its tree.
-      batch: "tokens_BL", "segments_BL" (0 = padding) and "positions_BL", the place of
-        each token in its own text.
-      cache: of `init_cache`, or returned by the last call; must have L places left.
-
-    Returns:
-      (states [B, L, D], the cache with these tokens).
-    """
-    used, length = cache["used"], batch["tokens_BL"].shape[1]
-    segments_BK = jax.lax.dynamic_update_slice(
-        cache["segments_BK"], batch["segments_BL"], (0, used)
-    )
-    same_BQK = batch["segments_BL"][:, :, None] == segments_BK[:, None]
-    query_Q, key_K = used + jnp.arange(length), jnp.arange(segments_BK.shape[1])
-    keys, values = dict(cache["keys"]), dict(cache["values"])
-    x_BLD = _embed(settings, params, batch, batch["positions_BL"])
-    for i in map(str, range(settings.depth)):
-        reach = _reach(settings, int(i))
-
-        def mix(q, k, v, i=i, reach=reach):
-            for kept, new in ((keys, k), (values, v)):
-                new_BHQE = new.swapaxes(1, 2)
-                place = (0, 0, used, 0)
-                kept[i] = jax.lax.dynamic_update_slice(kept[i], new_BHQE, place)
-            mask_BQK = same_BQK & attention.seen(query_Q, key_K, reach)[None]
-            return attention.attend_cached(q, keys[i], values[i], mask_BQK, reach.scale)
-
-        look = Look(reach, mix, batch["positions_BL"])
-        layer = {"params": params["layers"][i]}
-        x_BLD = Block(settings).apply(layer, x_BLD, look, path=f"layers/{i}")
-    grown = {
-        "keys": keys,
-        "values": values,
-        "segments_BK": segments_BK,
-        "used": used + length,
-    }
-    return _finish(settings, params, x_BLD), grown
+    return Look(reach, mix, places_BL=places_BL)

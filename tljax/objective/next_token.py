@@ -14,8 +14,6 @@ from tljax.model import transformer
 from tljax.model.product import transposed
 from tljax.settings import ModelSettings
 
-_BLOCK_TOKENS = 1024  # keeps a block of logits in cache
-
 
 def language_loss(settings: ModelSettings) -> Callable:
     """Returns loss(params, batch, key) -> (nats, {"weight"})."""
@@ -72,10 +70,15 @@ def _backward(saved, scale):
 _sum_nats.defvjp(_forward, _backward)
 
 
+def _block_tokens() -> int:
+    """A CPU keeps a block of logits in its cache; accelerators want large products."""
+    return 1024 if jax.default_backend() == "cpu" else 8192
+
+
 def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
     """Walks over blocks of positions; batch rows stay together (and sharded)."""
     batch, length, width = hidden_BLD.shape
-    step = max(1, min(length, _BLOCK_TOKENS // batch))
+    step = max(1, min(length, _block_tokens() // batch))
     dtype = hidden_BLD.dtype
     output = output_VD.astype(dtype)
     output_DV = transposed(output)

@@ -6,6 +6,7 @@ Either way a lone run is a population of one, through the same program. Over the
 axis 'run' each device has members and a loop of its own, without a word to the others.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,12 +15,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from tljax.settings import ModelSettings
+
 Tree = Any
 
 
-def choose_mode() -> str:
-    """'turn' on CPU, 'vmap' on accelerators."""
-    return "turn" if jax.default_backend() == "cpu" else "vmap"
+def choose_mode(members: int) -> str:
+    """'turn' on CPU, 'vmap' on accelerators where there are several members."""
+    return "turn" if members == 1 or jax.default_backend() == "cpu" else "vmap"
+
+
+def member_model(settings: ModelSettings, mode: str) -> ModelSettings:
+    """The model as members of a mode compute it: under vmap without flash attention.
+
+    JAX's rule for cuDNN attention under vmap wants a mask a head, not one for all; and
+    the rows of members that are small enough to share a device are short.
+    """
+    return dataclasses.replace(settings, flash=False) if mode == "vmap" else settings
 
 
 def lift(function: Callable, mode: str, shared: int = 0) -> Callable:

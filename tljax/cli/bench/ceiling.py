@@ -8,6 +8,11 @@ import jax.numpy as jnp
 
 SIDE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
 ROUNDS = 5
+# FLOP/s of dense bfloat16 products that the makers promise, by a part of device_kind
+PEAKS = {
+    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12,
+    "A100": 312e12,
+}  # fmt: skip
 
 
 def ceilings(side: int | None = None) -> dict[str, float]:
@@ -18,6 +23,11 @@ def ceilings(side: int | None = None) -> dict[str, float]:
     """
     side = side or SIDE[jax.default_backend()]
     return {dtype: _rate(side, dtype) for dtype in ("bfloat16", "float32")}
+
+
+def peak(device_kind: str) -> float | None:
+    """The promised FLOP/s of a device, the most special name first; None = unknown."""
+    return next((rate for name, rate in PEAKS.items() if name in device_kind), None)
 
 
 def _rate(side: int, dtype: str) -> float:

@@ -77,10 +77,12 @@ ADAMW = OptimSettings(
 )  # fmt: skip
 
 
-def make_step(size: Size, dtype: str):
+def make_step(size: Size, dtype: str, *, packed: bool = True, **model):
     """Returns (advance, state, batch, hparams): a compiled step and its arguments.
 
-    advance(state, batch, hparams) -> (state, sums); the state is donated.
+    advance(state, batch, hparams) -> (state, sums); the state is donated. Packed rows
+    say which document each token is of; else every row is known to be one. `model`
+    changes the settings of the peer's model.
     """
     random = np.random.default_rng(0)
     shape = (size.batch, size.length)
@@ -90,13 +92,15 @@ def make_step(size: Size, dtype: str):
         "segments_BL": np.ones(shape, np.int32),
         "targets_BL": np.roll(tokens_BL, -1, axis=1),
     }
+    if not packed:
+        del batch["segments_BL"]
     batch = jax.device_put(batch)
-    model = size.model(dtype)
-    train_step = step.make_train_step(language_loss(model), ADAMW)
+    settings = dataclasses.replace(size.model(dtype), **model)
+    train_step = step.make_train_step(language_loss(settings), ADAMW)
 
     @jax.jit
     def init(key):
-        params = transformer.init_params(model, size.vocab, key)
+        params = transformer.init_params(settings, size.vocab, key)
         return step.init_state(params, ADAMW)
 
     state = init(jax.random.key(0))
@@ -133,7 +137,7 @@ def works(sizes: list[str], peer: Peer | None) -> list[Work]:
                 name=f"train {name}, {dtype}",
                 unit="tokens/s",
                 prepare=lambda size=size, dtype=dtype: prepare(size, dtype),
-                theirs=peer and _theirs(peer, size, dtype, "tokens_per_s"),
+                theirs=peer and theirs(peer, size, dtype, "tokens_per_s"),
                 flops=size.flops,
                 target=1.15 if dtype == "bfloat16" else 1.3,
                 dtype=dtype,
@@ -142,7 +146,8 @@ def works(sizes: list[str], peer: Peer | None) -> list[Work]:
     return found
 
 
-def _theirs(peer: Peer, size: Size, dtype: str, key: str):
+def theirs(peer: Peer, size: Size, dtype: str, key: str):
+    """The peer's measure() of the same step: what it prints under the key."""
     names = ("width", "depth", "heads", "mlp", "vocab", "batch", "length")
     flags = [f"--{name}={getattr(size, name)}" for name in names]
     flags += [f"--dtype={dtype}", f"--steps={STEPS}", "--compile"]
@@ -159,13 +164,13 @@ def memory_works(size: str, peer: Peer | None) -> list[Work]:
         )
         return json.loads(done.stdout.strip().splitlines()[-1])
 
-    theirs = peer and _theirs(peer, SIZES[size], "bfloat16", "peak_rss_mib")
+    other = peer and theirs(peer, SIZES[size], "bfloat16", "peak_rss_mib")
     return [
         Work(
             name=f"memory of a step, {size}",
             unit="MiB",
             prepare=lambda: measure,
-            theirs=theirs,
+            theirs=other,
             target=MEMORY_FACTOR,
         )
     ]
