@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tljax.data import token_store as token_store_lib
+from tljax.data import tokenizer as tokenizer_lib
 from tljax.data.token_store import open_token_store
 from tljax.data.tokenizer import END_ID
 from tljax.data.tokenizer_training import train_tokenizer
@@ -46,7 +47,7 @@ def tokenizer():
 def test_layout_is_the_drawn_one_however_it_is_chunked(
     tokenizer, tmp_path, monkeypatch, characters
 ):
-    monkeypatch.setattr(token_store_lib, "_CHARACTERS", characters)
+    monkeypatch.setattr(tokenizer_lib, "ENCODE_CHARACTERS", characters)
     store = open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path)
     expected = []
     for ids in tokenizer.encode(TEXTS):
@@ -64,7 +65,7 @@ def test_layout_is_the_drawn_one_however_it_is_chunked(
 def test_byte_counts_equal_those_of_the_texts(
     tokenizer, tmp_path, monkeypatch, documents
 ):
-    monkeypatch.setattr(token_store_lib, "ENCODE_CHUNK", documents)
+    monkeypatch.setattr(token_store_lib, "_CHUNK", documents)
     store = open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path)
     counts = store.byte_counts(tokenizer)
     assert counts.tolist() == [len(text.lower().encode()) for text in TEXTS]

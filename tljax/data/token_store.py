@@ -7,9 +7,8 @@ One split is one flat array; E = end_id opens each document and closes the last:
 
 import array
 import dataclasses
-import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,10 +17,10 @@ import numpy as np
 from tljax.data.folders import whole_folder
 from tljax.data.sources import Source, default_cache
 from tljax.data.splits import Example
-from tljax.data.tokenizer import ENCODE_CHUNK, Tokenizer
+from tljax.data.tokenizer import Tokenizer
 from tljax.settings import InputError
 
-_CHARACTERS = 2_000_000  # of documents that are tokenised at a time
+_CHUNK = 1_000  # documents whose bytes are counted, or told of, at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +56,10 @@ class TokenStore:
         """
         token_bytes_V = tokenizer.token_bytes_V
         counts = np.empty(len(self), np.int64)
-        for first in range(0, len(self), ENCODE_CHUNK):
-            offsets = self.offsets[first : first + ENCODE_CHUNK + 1]
+        for first in range(0, len(self), _CHUNK):
+            offsets = self.offsets[first : first + _CHUNK + 1]
             bytes_of_flat = token_bytes_V[self.flat[offsets[0] : offsets[-1]]]
-            counts[first : first + ENCODE_CHUNK] = np.add.reduceat(
+            counts[first : first + _CHUNK] = np.add.reduceat(
                 bytes_of_flat, offsets[:-1] - offsets[0]
             )
         return counts
@@ -111,20 +110,20 @@ def _write_store(
     tokenizer: Tokenizer,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Tokenises chunk by chunk: no more than one is in memory, but for the lengths."""
+    """Writes document after document; only their lengths stay in memory."""
     # Half the memory and disk wherever the vocabulary allows it.
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
     end = np.array([tokenizer.end_id], dtype)
     lengths = array.array("q", [0])
+    texts = (example.text for example in examples)
     with (folder / "flat.npy").open("wb") as file:
         _write_header(file, dtype, 0)
-        for texts in _chunks(examples):
-            encoded = tokenizer.encode(texts)
-            lengths.extend(len(ids) + 1 for ids in encoded)
-            parts = itertools.chain.from_iterable((end, ids) for ids in encoded)
-            file.write(np.concatenate([*parts]).astype(dtype).data)
-            if progress is not None:
-                progress(len(lengths) - 1, len(examples))
+        for done, ids in enumerate(tokenizer.encode_stream(texts), start=1):
+            file.write(end.data)
+            file.write(ids.astype(dtype).data)
+            lengths.append(len(ids) + 1)
+            if progress is not None and (done % _CHUNK == 0 or done == len(examples)):
+                progress(done, len(examples))
         file.write(end.data)
         offsets = np.cumsum(lengths, dtype=np.int64)
         file.seek(0)
@@ -132,19 +131,6 @@ def _write_store(
     with (folder / "offsets.npy").open("wb") as file:
         _write_header(file, offsets.dtype, len(offsets))
         file.write(offsets.data)
-
-
-def _chunks(examples: Sequence[Example]) -> Iterator[list[str]]:
-    """The texts, so many at a time that all cores are busy and memory is bounded."""
-    texts, characters = [], 0
-    for example in examples:
-        texts.append(example.text)
-        characters += len(example.text)
-        if len(texts) == ENCODE_CHUNK or characters >= _CHARACTERS:
-            yield texts
-            texts, characters = [], 0
-    if texts:
-        yield texts
 
 
 def _write_header(file: BinaryIO, dtype: np.dtype, items: int) -> None:
