@@ -24,7 +24,7 @@ END_ID = 1
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>")
 
 # Of the texts handed to the Rust side at a time: keeps all cores busy, and what is made
-# of them (100 bytes a token) in the caches.
+# of them in the caches.
 ENCODE_CHARACTERS = 200_000
 
 
