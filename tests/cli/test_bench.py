@@ -6,11 +6,11 @@ import types
 
 import pytest
 
-from tljax.cli.bench import populations, run, training, turns
+from tljax.cli.bench import corpus, populations, run, training, turns
 from tljax.cli.bench.ceiling import ceilings
 from tljax.cli.bench.peer import Peer
 from tljax.cli.bench.report import table
-from tljax.data.files import read_csv
+from tljax.data.formats import open_table
 from tljax.data.splits import Example
 from tljax.settings import InputError
 
@@ -106,6 +106,26 @@ def test_what_cannot_be_measured_is_refused(argv, told):
         run(argv)
 
 
+def test_documents_of_a_made_corpus_differ_and_fill_it(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    corpus.write_corpus(path, ["é one", "two"], bytes_wanted=5_000)
+    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    assert texts[0] == "0 é one two" and len(set(texts)) == len(texts)
+    assert 5_000 <= path.stat().st_size < 5_000 + 100
+
+
+def test_the_memory_of_a_corpus_is_over_that_of_the_start(
+    tmp_path, capsys, monkeypatch
+):
+    assert corpus._mebibytes("VmHWM") >= corpus._mebibytes("VmRSS") > 1
+    path = tmp_path / "corpus.jsonl"
+    corpus.write_corpus(path, ["one two", "three"], bytes_wanted=50_000)
+    monkeypatch.setattr(corpus, "_mebibytes", {"VmRSS": 100.0, "VmHWM": 130.5}.get)
+    corpus.peak(str(path))
+    assert capsys.readouterr().out == "30.5\n"
+    assert len(list((tmp_path / "tokens").iterdir())) == 1
+
+
 def test_a_small_bench_writes_what_it_found(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tljax.cli.bench.ceiling.SIDE", {"cpu": 64})
     out = tmp_path / "found.json"
@@ -126,8 +146,9 @@ def test_the_peer_reads_the_rows_that_our_runs_read(tmp_path, monkeypatch):
     monkeypatch.setattr(populations, "PEER_ITEMS", 1)
     populations._sentences(tmp_path / "a.csv")
     theirs = (tmp_path / "a.tsv").read_text().splitlines()
-    ours = read_csv(tmp_path / "a.csv", text="text", label="label")
-    assert [tuple(line.split("\t")) for line in theirs] == [one[::-1] for one in ours]
+    ours = list(open_table(tmp_path / "a.csv", text="text", label="label"))
+    pairs = [(one.label, one.text) for one in ours]
+    assert [tuple(line.split("\t")) for line in theirs] == pairs
     assert len(ours) == 5
 
 

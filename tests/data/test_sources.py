@@ -32,7 +32,7 @@ def test_a_csv_becomes_three_splits_that_hold_each_text_once(reviews):
     assert {(e.id, e.text, e.label) for e in rows} == {
         (text_id(text), text, label) for text, label in ROWS
     }
-    ordered = [e.text for e in distinct(ROWS)[0]]
+    ordered = [ROWS[number][0] for number in distinct(ROWS)[0]]
     assert texts(source)["test"] == ordered[:4]
     assert source.notes == (
         "2 repeated texts dropped",

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from tljax.data.packages import PACKAGED, Package
 from tljax.data.sources import open_source
-from tljax.data.splits import SPLITS, distinct
+from tljax.data.splits import SPLITS, Example, distinct
 from tljax.data.stored import open_tfds
 from tljax.settings import InputError
 
@@ -52,7 +52,7 @@ def test_what_was_stored_is_what_is_read(cache, capsys):
     rows = [
         e for split in ("test", "validation", "train") for e in source.examples(split)
     ]
-    assert rows == distinct(ROWS)[0]
+    assert rows == [Example.of(*ROWS[number]) for number in distinct(ROWS)[0]]
     assert [len(source.examples(split)) for split in SPLITS] == [25, 5, 10]
     assert source.notes == ("1 repeated texts dropped",)
     assert source.facts.pinned

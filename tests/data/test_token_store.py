@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tljax.data import token_store as token_store_lib
-from tljax.data.token_store import open_token_store, tokenize_documents
+from tljax.data import tokenizer as tokenizer_lib
+from tljax.data.token_store import open_token_store
 from tljax.data.tokenizer import END_ID
 from tljax.data.tokenizer_training import train_tokenizer
 from tljax.settings import InputError
@@ -42,8 +43,12 @@ def tokenizer():
     return train_tokenizer(TEXTS, vocab_size=270, normalization="lower")
 
 
-def test_layout_is_the_drawn_one(tokenizer):
-    store = tokenize_documents(FakeSource(TEXTS), "train", tokenizer)
+@pytest.mark.parametrize("characters", [1, 20, 10_000])
+def test_layout_is_the_drawn_one_however_it_is_chunked(
+    tokenizer, tmp_path, monkeypatch, characters
+):
+    monkeypatch.setattr(tokenizer_lib, "ENCODE_CHARACTERS", characters)
+    store = open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path)
     expected = []
     for ids in tokenizer.encode(TEXTS):
         expected += [END_ID, *ids]
@@ -56,8 +61,12 @@ def test_layout_is_the_drawn_one(tokenizer):
         assert targets.tolist() == [*ids, END_ID]
 
 
-def test_byte_counts_equal_those_of_the_texts(tokenizer):
-    store = tokenize_documents(FakeSource(TEXTS), "train", tokenizer)
+@pytest.mark.parametrize("documents", [1, 3, 1000])
+def test_byte_counts_equal_those_of_the_texts(
+    tokenizer, tmp_path, monkeypatch, documents
+):
+    monkeypatch.setattr(token_store_lib, "_CHUNK", documents)
+    store = open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path)
     counts = store.byte_counts(tokenizer)
     assert counts.tolist() == [len(text.lower().encode()) for text in TEXTS]
 
@@ -72,7 +81,7 @@ def test_second_opening_reads_the_cache(tokenizer, tmp_path, monkeypatch):
         progress=lambda done, total: calls.append((done, total)),
     )
     assert calls == [(4, 4)]
-    monkeypatch.setattr(token_store_lib, "tokenize_documents", None)
+    monkeypatch.setattr(token_store_lib, "_write_store", None)
     second = open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path)
     assert np.array_equal(first.flat, second.flat)
     assert np.array_equal(first.offsets, second.offsets)
@@ -89,13 +98,13 @@ def test_other_texts_or_another_tokenizer_are_another_entry(tokenizer, tmp_path)
     assert len(list((tmp_path / "tokens").iterdir())) == 3
 
 
-def test_an_interrupted_write_leaves_nothing_behind(tokenizer, tmp_path, monkeypatch):
-    def fail(path, array):
+def test_an_interrupted_write_leaves_nothing_behind(tokenizer, tmp_path):
+    def fail(done, documents):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(token_store_lib, "_save_array", fail)
+    given = {"tokenizer": tokenizer, "cache": tmp_path, "progress": fail}
     with pytest.raises(KeyboardInterrupt):
-        open_token_store(FakeSource(TEXTS), "train", tokenizer, cache=tmp_path)
+        open_token_store(FakeSource(TEXTS), "train", **given)
     assert not list(tmp_path.iterdir())
 
 

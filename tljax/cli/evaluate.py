@@ -37,14 +37,14 @@ def run(argv: Sequence[str]) -> None:
     )
     if given is None:
         return
-    from tljax.data.files import read_file
+    from tljax.data.formats import open_table
 
     path = Path(given["input"])
     label = given.get("label", "label")
-    rows = read_file(path, text=given.get("text", "text"), label=label)
+    rows = list(open_table(path, text=given.get("text", "text"), label=label))
     classifier = Classifier(Path(given["run"]), dtype=given.get("dtype"))
-    labels_I = number_labels([one for _, one in rows], classifier.classes, path)
-    probabilities_IC = classifier.probabilities([text for text, _ in rows])
+    labels_I = number_labels([row.label for row in rows], classifier.classes, path)
+    probabilities_IC = classifier.probabilities([row.text for row in rows])
     from tljax.evaluate.classification import full_record
 
     for line in number_lines(full_record(labels_I, probabilities_IC)):

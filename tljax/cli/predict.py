@@ -213,10 +213,10 @@ def read_texts(given: str, text: str | None) -> list[str]:
         if not path.is_file():
             raise InputError(f"--input={given} does not exist")
         return _read_lines(path.read_bytes(), given)
-    from tljax.data.files import read_file
+    from tljax.data.formats import open_table
 
-    rows = read_file(Path(given), text=text or "text", label=None)
-    return [one for one, _ in rows]
+    rows = open_table(Path(given), text=text or "text", label=None)
+    return [row.text for row in rows]
 
 
 def has_lines(given: str) -> bool:

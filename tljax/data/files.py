@@ -1,206 +1,168 @@
-"""A user's own files as rows: CSV, JSON lines, plain text.
+"""A user's own files: walked once, then read again row by row.
 
-file -> [(text, label)] in the file's order, nothing dropped, nothing changed.
-Every refusal is one line that names the file and the line, and what to change.
-Files are read whole into memory.
+walk -> (text, label, first byte, byte behind the last)   the places are kept, 24 bytes
+place -> (text, label)                                     a row, the texts are not
+Formats say how (see `formats`). One row is in memory at a time, however long the file;
+every refusal is one line that names the file, and what to change.
 """
 
-import csv
-import io
-import json
+import abc
+import array
+import codecs
+import contextlib
+import hashlib
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
+from tljax.data.splits import Dropped, Example, StoredExamples, distinct
 from tljax.settings import InputError, suggestion
 
-Rows = list[tuple[str, str | None]]
+_BLOCK = 2**20  # bytes checked at a time
 
 
-def read_file(path: Path, *, text: str, label: str | None) -> Rows:
-    """Reads a .csv, or a .jsonl (or .ndjson), by its extension.
+class Row(NamedTuple):
+    """One row and where it stands: start and stop in bytes, in one of the files."""
 
-    Args:
-      path: the file.
-      text: column or key of the text.
-      label: column or key of the label; None = not labelled.
+    text: str
+    label: str | None
+    start: int
+    stop: int
+    file: int = 0
 
-    Returns:
-      (text, label) pairs in the file's order.
 
-    Raises:
-      InputError: another extension, or what `read_csv` and `read_jsonl` refuse.
+class UserFile(abc.ABC):
+    """Rows of one file, or of the files of a folder, in their order.
+
+    Attributes:
+      path: the file or the folder.
+      sha256: of the file; of a folder: of its files' paths and SHA-256s.
     """
-    reader = {".csv": read_csv, ".jsonl": read_jsonl, ".ndjson": read_jsonl}
-    if path.suffix.lower() not in reader:
-        raise InputError(f"{path} must end in one of {', '.join(reader)}")
-    return reader[path.suffix.lower()](path, text=text, label=label)
 
+    def __init__(self, path: Path, names: Sequence[str] = ("",), *, column: str = ""):
+        """Reads every file once, to check that it is text.
 
-def read_csv(path: Path, *, text: str, label: str | None) -> Rows:
-    """Reads a CSV with a header line. Arguments and result as in `read_file`.
+        Args:
+          path: the file or the folder.
+          names: of the folder's files.
+          column: which holds the texts, for messages.
 
-    Raises:
-      InputError: missing, unreadable, empty or not UTF-8; no such column; a line with
-        more or fewer fields than the header; a line without label.
-    """
-    # The default, 131,072 characters a field, is less than a long document.
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(_content(path), newline=""), strict=True)
-    try:
-        header = next(reader, [])
-        places = [_place(header, name, path) for name in _names(text, label)]
-        rows = []
-        for fields in reader:
-            if not fields:
-                continue
-            if len(fields) != len(header):
-                raise InputError(
-                    f"{path}, line {reader.line_num}: {len(fields)} fields, the header"
-                    f" has {len(header)}; quote fields that contain commas"
-                )
-            values = [fields[place] for place in places]
-            if label is not None and not values[1]:
-                raise InputError(
-                    f"{path}, line {reader.line_num}: no label in column {label!r};"
-                    " fill it in or delete the row"
-                )
-            rows.append((values[0], values[1] if label is not None else None))
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: not valid CSV ({error})"
-        ) from error
-    return _some(rows, path, text)
+        Raises:
+          InputError: a file is missing, unreadable, not UTF-8, or, alone, empty.
+        """
+        self.path, self._names, self._column = path, names, column
+        self._stamps = array.array("q")  # two a file
+        total = hashlib.sha256()
+        for name in names:
+            sha256, stamp = _check(path / name, empty_allowed=bool(name))
+            self._stamps.extend(stamp)
+            total.update(f"{name} {sha256}\n".encode())
+        self.sha256 = total.hexdigest() if path.is_dir() else sha256
 
+    def __iter__(self) -> Iterator[Row]:
+        """All rows.
 
-def read_jsonl(path: Path, *, text: str, label: str | None) -> Rows:
-    """Reads one JSON object a line; blank lines are skipped. As in `read_file`.
+        Raises:
+          InputError: a line is refused, or there is no row, or none has a text.
+        """
+        count, filled = 0, False
+        for row in self._walk():
+            count, filled = count + 1, filled or bool(row.text.strip())
+            yield row
+        if not count:
+            raise InputError(f"{self.path} holds no rows")
+        if not filled:
+            raise InputError(
+                f"{self.path}: column {self._column!r} is empty in all {count} rows;"
+                " name the one with the texts, ?text=NAME"
+            )
 
-    Labels may be strings, integers or booleans; 1 becomes "1", true becomes "true".
+    def distinct_examples(self) -> tuple[StoredExamples, Dropped]:
+        """The first row of every text, in their one order; see `splits.distinct`."""
+        places = array.array("q")
 
-    Raises:
-      InputError: missing, unreadable, empty or not UTF-8; a line that is no JSON
-        object, lacks the key, or holds a value of another type there.
-    """
-    rows = []
-    # Not splitlines(): text may hold U+2028 and its like, which JSON leaves unescaped.
-    for number, line in enumerate(_content(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
+        def walked() -> Iterator[tuple[str, str | None]]:
+            for text, label, *place in self:
+                places.extend(place)
+                yield text, label
+
+        kept, dropped = distinct(walked())
+        places = np.frombuffer(places, np.int64).reshape(-1, 3)[kept]
+        return StoredExamples(self._read, places), dropped
+
+    @abc.abstractmethod
+    def _walk(self) -> Iterator[Row]:
+        """The rows as the format has them."""
+
+    @abc.abstractmethod
+    def _parse(self, data: bytes) -> tuple[str, str | None]:
+        """Text and label of the bytes of one row."""
+
+    def _read(self, places: Iterable) -> Iterator[Example]:
+        places = np.asarray(places).tolist()
+        for number, rows in itertools.groupby(places, key=lambda place: place[2]):
+            with self._open(number) as file:
+                for start, stop, _ in rows:
+                    data = os.pread(file.fileno(), stop - start, start)
+                    yield Example.of(*self._parse(data))
+
+    @contextlib.contextmanager
+    def _open(self, number: int = 0) -> Iterator[BinaryIO]:
+        """A file that was checked; InputError if it is not the same any more."""
+        path = self.path / self._names[number]
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not valid JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{where}: must be a JSON object, e.g. {{{text!r}: ...}}")
-        values = [row[_known(row, name, where)] for name in _names(text, label)]
-        rows.append((_text(values[0], text, where), _label(values[1:], label, where)))
-    return _some(rows, path, text)
+            file = path.open("rb")
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        with file:
+            if _stamp(file) != tuple(self._stamps[2 * number : 2 * number + 2]):
+                raise InputError(
+                    f"{path} was changed while it was in use; leave it as it is and"
+                    " run this again"
+                )
+            yield file
 
 
-def read_text(path: Path) -> Rows:
-    """Reads documents: each *.txt of a folder, at any depth, or one file's blocks.
-
-    Args:
-      path: a folder (one document a file, ordered by path), or one file, whose
-        documents are what stands between blank lines.
-
-    Raises:
-      InputError: missing, no *.txt inside, not UTF-8, or only white space.
-    """
-    if path.is_dir():
-        files = sorted(path.rglob("*.txt"))
-        if not files:
-            raise InputError(f"{path} holds no *.txt file, at any depth")
-        documents = [_content(file, empty_allowed=True) for file in files]
-    else:
-        lines = _content(path).split("\n")
-        documents = ["\n".join(block) for block in _blocks(lines)]
-    return _some([(text, None) for text in documents if text.strip()], path)
+def _stamp(file: BinaryIO) -> tuple[int, int]:
+    facts = os.fstat(file.fileno())
+    return facts.st_size, facts.st_mtime_ns
 
 
-def _blocks(lines: Sequence[str]) -> Iterator[list[str]]:
-    block: list[str] = []
-    for line in [*lines, ""]:
-        if line.strip():
-            block.append(line)
-        elif block:
-            yield block
-            block = []
-
-
-def _content(path: Path, *, empty_allowed: bool = False) -> str:
-    """A file's text, without byte order mark."""
+def _check(path: Path, *, empty_allowed: bool) -> tuple[str, tuple[int, int]]:
+    """SHA-256 and stamp of a file of UTF-8 text."""
     if not path.exists():
         names = os.listdir(path.parent) if path.parent.is_dir() else []
         raise InputError(f"{path} does not exist{suggestion(path.name, names)}")
+    if not path.is_file() and not path.is_dir():
+        raise InputError(
+            f"{path} is no file on disk, and it is read more than once; write it to one"
+        )
+    sha256, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+    lines, position, empty = 0, 0, True
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            stamp = _stamp(file)
+            while block := file.read(_BLOCK):
+                sha256.update(block)
+                decoder.decode(block)
+                empty = empty and block.isspace()
+                position, lines = position + len(block), lines + block.count(b"\n")
+            block = b""
+            decoder.decode(block, final=True)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    if not data.strip() and not empty_allowed:
-        raise InputError(f"{path} is empty")
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        # What was decoded is this block, behind the end of the one before.
+        data, start = error.object, error.start
+        offset = position + len(block) - len(data) + start
         raise InputError(
-            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x} at offset"
-            f" {error.start}); save the file as UTF-8"
+            f"{path}, line {lines + data.count(b'\n', 0, start) + 1}: not UTF-8 (byte"
+            f" 0x{data[start]:02x} at offset {offset}); save the file as UTF-8"
         ) from error
-
-
-def _names(text: str, label: str | None) -> list[str]:
-    return [text] if label is None else [text, label]
-
-
-def _place(header: Sequence[str], name: str, path: Path) -> int:
-    if header.count(name) > 1:
-        raise InputError(f"{path} has {header.count(name)} columns named {name!r}")
-    return header.index(_known(header, name, str(path)))
-
-
-def _known(names: Any, name: str, where: str) -> str:
-    if name not in names:
-        raise InputError(
-            f"{where}: no column {name!r}{suggestion(name, names)};"
-            f" there are: {', '.join(names) or 'none'}"
-        )
-    return name
-
-
-def _text(value: Any, name: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"{where}: {name!r} is {value!r:.40}; it must be a string")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: {name!r} holds half a surrogate pair") from error
-    return value
-
-
-def _label(values: Sequence[Any], name: str | None, where: str) -> str | None:
-    if name is None:
-        return None
-    value = values[0]
-    if isinstance(value, int):  # bool is an int; JSON writes it true or false
-        return json.dumps(value)
-    if not isinstance(value, str) or not value:
-        raise InputError(
-            f"{where}: label {name!r} is {value!r:.40}; it must be a string that is"
-            " not empty, an integer or a boolean"
-        )
-    return _text(value, name, where)
-
-
-def _some(rows: Rows, path: Path, column: str = "") -> Rows:
-    if not rows:
-        raise InputError(f"{path} holds no rows")
-    if not any(text.strip() for text, _ in rows):
-        raise InputError(
-            f"{path}: column {column!r} is empty in all {len(rows)} rows; name the one"
-            " with the texts, ?text=NAME"
-        )
-    return rows
+    if empty and not empty_allowed:
+        raise InputError(f"{path} is empty")
+    return sha256.hexdigest(), stamp

@@ -21,17 +21,20 @@ _NAME = 50  # characters of it in the scratch folder's: at most 255 bytes in all
 
 
 @contextlib.contextmanager
-def whole_folder(out: pathlib.Path, *, size_bytes: int = 0) -> Iterator[pathlib.Path]:
+def whole_folder(
+    out: pathlib.Path, *, size_bytes: int = 0, by: str = ""
+) -> Iterator[pathlib.Path]:
     """A folder to fill, which becomes `out` at the end: whole or not at all.
 
     Args:
       out: new or an empty folder.
       size_bytes: about what will be written, as far as that is known.
+      by: what names its place, for messages, e.g. ', by TLJAX_CACHE'.
 
     Raises:
       InputError: it cannot be written there, or there is no room for it.
     """
-    with scratch_beside(out) as scratch:
+    with scratch_beside(out, by=by) as scratch:
         _check_room(out, size_bytes)
         fresh = scratch / out.name  # scratch itself is closed to other users
         fresh.mkdir()
@@ -41,18 +44,18 @@ def whole_folder(out: pathlib.Path, *, size_bytes: int = 0) -> Iterator[pathlib.
 
 @contextlib.contextmanager
 def kept_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """As `whole_folder`, of the cache: another process that was faster has won.
+    """As `whole_folder`, of the cache: if another process is faster, its folder stays.
 
     Raises:
-      InputError: it cannot be written, by the name of the variable that says where.
+      InputError: it cannot be written.
     """
     try:
-        with whole_folder(out) as fresh:
+        with whole_folder(out, by=", by TLJAX_CACHE") as fresh:
             yield fresh
-    except InputError as error:
+    except InputError:
         # what the other wrote is the same
         if not os.path.exists(out):
-            raise InputError(f"{error}, by TLJAX_CACHE") from error
+            raise
 
 
 def check_writable(out: pathlib.Path, *, end: str = "") -> None:
@@ -70,7 +73,7 @@ def check_writable(out: pathlib.Path, *, end: str = "") -> None:
 
 
 @contextlib.contextmanager
-def scratch_beside(out: pathlib.Path) -> Iterator[pathlib.Path]:
+def scratch_beside(out: pathlib.Path, *, by: str = "") -> Iterator[pathlib.Path]:
     """An empty folder on the disk of `out`; gone at the end, as are its new parents.
 
     It has a name of its own, so that nothing of the user's is in the way. What killed
@@ -96,7 +99,7 @@ def scratch_beside(out: pathlib.Path) -> Iterator[pathlib.Path]:
     except OSError as error:
         raise InputError(
             f"cannot write {out}: {error.strerror or error}; make room or give another"
-            " place"
+            f" place{by}"
         ) from error
     finally:
         for parent in made:

@@ -6,14 +6,14 @@ Opening a user's file imports nothing but numpy's neighbours: TFDS only where it
 """
 
 import dataclasses
-import hashlib
 import os
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tljax.data import splits
-from tljax.data.files import Rows, read_csv, read_jsonl, read_text
+from tljax.data.files import UserFile
+from tljax.data.formats import CsvFile, JsonLines, open_text
 from tljax.data.packages import PACKAGED
 from tljax.data.splits import SPLITS, Dropped, Example
 from tljax.settings import InputError, suggestion
@@ -209,41 +209,31 @@ def _open_tfds(uri: str, name: str, query: dict, cache: Path) -> Source:
 
 
 def _open_text(uri: str, place: str, query: dict, cache: Path) -> Source:
-    path = _path(place)
-    return _from_rows(uri, path, read_text(path))
+    return _from_file(uri, open_text(_path(place)))
 
 
 def _open_table(uri: str, place: str, query: dict, cache: Path) -> Source:
-    path = _path(place)
-    read = read_csv if uri.startswith("csv:") else read_jsonl
-    rows = read(path, text=query.get("text", "text"), label=query.get("label"))
-    return _from_rows(uri, path, rows)
+    table = CsvFile if uri.startswith("csv:") else JsonLines
+    text, label = query.get("text", "text"), query.get("label")
+    return _from_file(uri, table(_path(place), text=text, label=label))
 
 
-def _from_rows(uri: str, path: Path, rows: Rows) -> Source:
-    examples, dropped = splits.distinct(rows)
+def _from_file(uri: str, file: UserFile) -> Source:
+    path = file.path
+    examples, dropped = file.distinct_examples()
     if len(examples) < len(SPLITS):
         raise InputError(
             f"{path} holds {len(examples)} different texts; at least {len(SPLITS)} are"
             " needed, one each for train, validation and test (in one text file, a"
             " blank line ends a text)"
         )
-    facts = Facts(path.name, "the user's own", str(path), False, _sha256(path))
+    facts = Facts(path.name, "the user's own", str(path), False, file.sha256)
     return Source(
         uri=uri,
         facts=facts,
         examples=splits.cut_by_share(examples),
         notes=_dropped_notes(dropped),
     )
-
-
-def _sha256(path: Path) -> str:
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    total = hashlib.sha256()
-    for file in sorted(path.rglob("*.txt")):
-        total.update(f"{file.relative_to(path).as_posix()} {_sha256(file)}\n".encode())
-    return total.hexdigest()
 
 
 def _dropped_notes(dropped: Dropped) -> list[str]:

@@ -4,14 +4,20 @@ rows -> drop duplicate texts -> order by SHA-256 of the text -> cut
         test | validation | train    (the first texts of that order are the test split)
 
 A split therefore is in an order without meaning: its first n rows are a fair sample.
+Of a row the digest is kept, not the text: that is read again when it is asked for.
 """
 
+import array
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
 
 SPLITS = ("train", "validation", "test")
+_CHUNK = 1024  # examples read at a time: half the time of reading one by one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +27,38 @@ class Example:
     id: str
     text: str
     label: str | None
+
+    @classmethod
+    def of(cls, text: str, label: str | None) -> Self:
+        """The example of a row."""
+        return cls(text_id(text), text, label)
+
+
+class StoredExamples(Sequence[Example]):
+    """Examples that are read when asked for; a slice is a view, nothing is read."""
+
+    def __init__(
+        self, read: Callable[[Sequence], Iterable[Example]], places: np.ndarray
+    ):
+        """Args: read: gives the examples at these places; places: [examples, ...]."""
+        self._read, self._places = read, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return self.take(index)
+        [example] = self._read([self._places[index]])
+        return example
+
+    def take(self, numbers: np.ndarray | slice) -> Self:
+        """These examples, in the order given; nothing is read."""
+        return type(self)(self._read, self._places[numbers])
+
+    def __iter__(self) -> Iterator[Example]:
+        for start in range(0, len(self), _CHUNK):
+            yield from self._read(self._places[start : start + _CHUNK])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,32 +71,32 @@ class Dropped:
 
 def text_id(text: str) -> str:
     """The first 16 hex digits of the SHA-256 of the text's UTF-8 bytes."""
-    return _digest(text)[:16]
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def distinct(
-    rows: Iterable[tuple[str, str | None]],
-) -> tuple[list[Example], Dropped]:
-    """Keeps the first row of every text, in the order of the texts' SHA-256.
+def distinct(rows: Iterable[tuple[str, str | None]]) -> tuple[np.ndarray, Dropped]:
+    """Finds the first row of every text, in the order of the texts' SHA-256.
 
     Args:
-      rows: (text, label) pairs.
+      rows: (text, label) pairs; read once, 40 bytes of each are kept.
+
+    Returns:
+      int64 [texts], the numbers of these rows; and what was left out.
     """
-    label_of: dict[str, str | None] = {}
-    duplicates = conflicts = 0
+    digests, labels = bytearray(), array.array("q")
+    number_of: dict[str | None, int] = {}
     for text, label in rows:
-        if text in label_of:
-            duplicates += 1
-            conflicts += label_of[text] != label
-        else:
-            label_of[text] = label
-    ordered = sorted((_digest(text), text, label) for text, label in label_of.items())
-    examples = [Example(digest[:16], text, label) for digest, text, label in ordered]
-    return examples, Dropped(duplicates, conflicts)
+        digests += hashlib.sha256(text.encode("utf-8")).digest()
+        labels.append(number_of.setdefault(label, len(number_of)))
+    # Four big-endian words compare as the digest's 32 bytes do.
+    words = np.frombuffer(digests, ">u8").reshape(-1, 4)
+    order = np.lexsort(words.T[::-1])  # stable: equal texts stay in the rows' order
+    words, labels = words[order], np.array(labels)[order]
+    first = np.ones(len(order), bool)
+    first[1:] = (words[1:] != words[:-1]).any(axis=1)
+    first_of = np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))
+    conflicts = (labels != labels[first_of]).sum()
+    return order[first], Dropped(int((~first).sum()), int(conflicts))
 
 
 def cut(

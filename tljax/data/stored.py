@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from tljax.data.builders import prepare_packaged
-from tljax.data.splits import Example, cut, cut_by_share, distinct, text_id
+from tljax.data.splits import Example, StoredExamples, cut, cut_by_share, distinct
 from tljax.settings import InputError, suggestion
 
 Splits = Mapping[str, Sequence[Example]]
@@ -24,38 +25,22 @@ Splits = Mapping[str, Sequence[Example]]
 _LEGACY_PACKAGES = ("text", "translate", "summarization", "question_answering")
 # A larger train split is cut by position, so that opening it does not read it.
 _ROWS_READ_TO_CUT = 200_000
-_CHUNK = 1024
 
 
-class StoredExamples(Sequence[Example]):
-    """Rows of a random-access data source; a slice is a view, nothing is read."""
+def _examples(data: Any, decode: Callable[[Mapping], Example]) -> StoredExamples:
+    """Rows of a random-access data source."""
 
-    def __init__(
-        self, data: Any, decode: Callable[[Mapping], Example], rows: range | None = None
-    ):
-        self._data, self._decode = data, decode
-        self._rows = range(len(data)) if rows is None else rows
+    def read(rows: Sequence[int]) -> Iterator[Example]:
+        return map(decode, data.__getitems__([int(row) for row in rows]))
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return StoredExamples(self._data, self._decode, self._rows[index])
-        return self._decode(self._data[self._rows[index]])
-
-    def __iter__(self) -> Iterator[Example]:
-        # Reading in chunks takes half the time of reading row by row.
-        for start in range(0, len(self), _CHUNK):
-            rows = list(self._rows[start : start + _CHUNK])
-            yield from map(self._decode, self._data.__getitems__(rows))
+    return StoredExamples(read, np.arange(len(data)))
 
 
 def open_packaged(name: str, *, cache: Path) -> tuple[Splits, int, int]:
     """Returns the splits of a PACKAGED name, its duplicates and label conflicts."""
     builder = prepare_packaged(name, cache=cache)
     splits = {
-        split: StoredExamples(data, _packaged_example)
+        split: _examples(data, _packaged_example)
         for split, data in builder.as_data_source().items()
     }
     dropped = builder.info.metadata
@@ -103,7 +88,7 @@ def open_tfds(
         ) from error
     decode = _decoder(text, features.get(label), label)
     own = {
-        split: StoredExamples(builder.as_data_source(split=split), decode)
+        split: _examples(builder.as_data_source(split=split), decode)
         for split in builder.info.splits
     }
     splits, notes = _three_splits(own, name)
@@ -154,7 +139,7 @@ def _decoder(
 ) -> Callable[[Mapping[str, Any]], Example]:
     def decode(row: Mapping[str, Any]) -> Example:
         content = _string(row[text])
-        return Example(text_id(content), content, _label_name(row, label, classes))
+        return Example.of(content, _label_name(row, label, classes))
 
     return decode
 
@@ -193,7 +178,8 @@ def _three_splits(own: Splits, name: str) -> tuple[Splits, list[str]]:
         return splits, notes
     train = splits["train"]
     if len(train) <= _ROWS_READ_TO_CUT:
-        train, _ = distinct((row.text, row.label) for row in train)
+        kept, _ = distinct((row.text, row.label) for row in train)
+        train = train.take(kept)
     if "test" not in splits:
         notes.append("validation and test are cut from its train split")
         return cut_by_share(train), notes

@@ -5,18 +5,22 @@ One split is one flat array; E = end_id opens each document and closes the last:
   offsets  0       4     7      document 1 reads E d e   and learns  d e E.
 """
 
+import array
 import dataclasses
-import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from tljax.data.folders import whole_folder
+from tljax.data.folders import kept_folder
 from tljax.data.sources import Source, default_cache
-from tljax.data.tokenizer import ENCODE_CHUNK, Tokenizer
+from tljax.data.splits import Example
+from tljax.data.tokenizer import Tokenizer
 from tljax.settings import InputError
+
+_CHUNK = 1_000  # documents whose bytes are counted, or told of, at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +54,15 @@ class TokenStore:
 
         Bits per byte divided by these are honest: they count what decode gives back.
         """
-        bytes_of_flat = tokenizer.token_bytes_V[self.flat]
-        return np.add.reduceat(bytes_of_flat, self.offsets[:-1])
+        token_bytes_V = tokenizer.token_bytes_V
+        counts = np.empty(len(self), np.int64)
+        for first in range(0, len(self), _CHUNK):
+            offsets = self.offsets[first : first + _CHUNK + 1]
+            bytes_of_flat = token_bytes_V[self.flat[offsets[0] : offsets[-1]]]
+            counts[first : first + _CHUNK] = np.add.reduceat(
+                bytes_of_flat, offsets[:-1] - offsets[0]
+            )
+        return counts
 
 
 def open_token_store(
@@ -77,56 +88,51 @@ def open_token_store(
     key = f"{source.split_hash(split)[:24]}-{tokenizer.sha256[:24]}"
     folder = Path(cache or default_cache()) / "tokens" / key
     if not os.path.exists(folder):  # False, too, in a cache that may not be entered
-        store = tokenize_documents(source, split, tokenizer, progress=progress)
-        _write_store(folder, store)
+        examples = source.examples(split)
+        if not len(examples):
+            raise InputError(f"{source.uri} has no documents in its split {split!r}")
+        with kept_folder(folder) as fresh:
+            _write_store(fresh, examples, tokenizer, progress)
     return TokenStore(
         flat=np.load(folder / "flat.npy", mmap_mode="r"),
         offsets=np.load(folder / "offsets.npy"),
     )
 
 
-def tokenize_documents(
-    source: Source,
-    split: str,
+def _write_store(
+    folder: Path,
+    examples: Sequence[Example],
     tokenizer: Tokenizer,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> TokenStore:
-    """Returns the tokens of one split in memory; see open_token_store."""
-    examples = source.examples(split)
-    if not len(examples):
-        raise InputError(f"{source.uri} has no documents in its split {split!r}")
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Writes document after document; only their lengths stay in memory."""
     # Half the memory and disk wherever the vocabulary allows it.
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.int32)
     end = np.array([tokenizer.end_id], dtype)
-    parts, lengths = [], []
-    for chunk in itertools.batched(examples, ENCODE_CHUNK):
-        for ids in tokenizer.encode([example.text for example in chunk]):
-            parts += [end, ids.astype(dtype)]
+    lengths = array.array("q", [0])
+    texts = (example.text for example in examples)
+    with (folder / "flat.npy").open("wb") as file:
+        _write_header(file, dtype, 0)
+        for done, ids in enumerate(tokenizer.encode_stream(texts), start=1):
+            file.write(end.data)
+            file.write(ids.astype(dtype).data)
             lengths.append(len(ids) + 1)
-        if progress is not None:
-            progress(len(lengths), len(examples))
-    return TokenStore(
-        flat=np.concatenate([*parts, end]),
-        offsets=np.cumsum([0, *lengths], dtype=np.int64),
-    )
+            if progress is not None and (done % _CHUNK == 0 or done == len(examples)):
+                progress(done, len(examples))
+        file.write(end.data)
+        offsets = np.cumsum(lengths, dtype=np.int64)
+        file.seek(0)
+        _write_header(file, dtype, int(offsets[-1]) + 1)
+    with (folder / "offsets.npy").open("wb") as file:
+        _write_header(file, offsets.dtype, len(offsets))
+        file.write(offsets.data)
 
 
-def _write_store(folder: Path, store: TokenStore) -> None:
-    """A folder there is always whole."""
-    try:
-        with whole_folder(folder) as fresh:
-            _save_array(fresh / "flat.npy", store.flat)
-            _save_array(fresh / "offsets.npy", store.offsets)
-    except InputError as error:
-        # If another process was faster, its folder holds the same tokens.
-        if not os.path.exists(folder):
-            raise InputError(f"{error}, by TLJAX_CACHE") from error
+def _write_header(file: BinaryIO, dtype: np.dtype, items: int) -> None:
+    """That of an array [items]; always as long, so that it can be written again.
 
-
-def _save_array(path: Path, array: np.ndarray) -> None:
-    """Writes as np.save, which overlooks a disk that fills up in the last 4 KB."""
-    with path.open("wb") as file:
-        header = np.lib.format.header_data_from_array_1_0(array)
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(array.data)
+    np.save would do, but it overlooks a disk that fills up in the last 4 KB.
+    """
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": (items,)}
+    np.lib.format.write_array_header_1_0(file, header)

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ PAD_ID = 0
 END_ID = 1
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>")
 
-# Documents handed to the Rust side at a time: bounds memory, keeps all cores busy.
-ENCODE_CHUNK = 1_000
+# Of the texts handed to the Rust side at a time: keeps all cores busy, and what is made
+# of them in the caches.
+ENCODE_CHARACTERS = 200_000
 
 
 class Tokenizer:
@@ -153,18 +154,25 @@ class Tokenizer:
           special: also adds what the model wants around a text, e.g. [CLS] and [SEP].
           longest: tokens kept; 0 = all. What the model wants at a text's end stays.
         """
-        encoded = []
-        for start in range(0, len(texts), ENCODE_CHUNK):
-            chunk = list(texts[start : start + ENCODE_CHUNK])
-            encoded += [
-                np.array(one.ids, dtype=np.int32)
-                for one in self._tokenizer.encode_batch_fast(
-                    chunk, add_special_tokens=special
-                )
-            ]
+        encoded = self.encode_stream(texts, special=special)
         if longest:
-            encoded = [self._cut(ids, longest, special) for ids in encoded]
-        return encoded
+            return [self._cut(ids, longest, special) for ids in encoded]
+        return list(encoded)
+
+    def encode_stream(
+        self, texts: Iterable[str], *, special: bool = False
+    ) -> Iterator[np.ndarray]:
+        """The ids of text after text, as `encode` gives them; a few are held at a time.
+
+        Args:
+          texts: read as they are needed.
+          special: as of `encode`.
+        """
+        for chunk in _chunks(texts):
+            for one in self._tokenizer.encode_batch_fast(
+                chunk, add_special_tokens=special
+            ):
+                yield np.array(one.ids, dtype=np.int32)
 
     def _cut(self, ids: np.ndarray, longest: int, special: bool) -> np.ndarray:
         if len(ids) <= longest:
@@ -260,6 +268,19 @@ class Tokenizer:
                 " came with it beside it, or train one with tljax"
             )
         return cls(tokenizer, pad_id=PAD_ID, end_id=END_ID)
+
+
+def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts of ENCODE_CHARACTERS or a little more, together."""
+    chunk, characters = [], 0
+    for text in texts:
+        chunk.append(text)
+        characters += len(text)
+        if characters >= ENCODE_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def _token_bytes(tokenizer: tokenizers.Tokenizer, vocab_size: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The input pipeline against what a training step eats."""
+"""The input pipeline against what a training step eats; its speed and its memory."""
 
 import itertools
 import os
@@ -6,11 +6,11 @@ import pathlib
 import tempfile
 import time
 
-from tljax.cli.bench import training
+from tljax.cli.bench import corpus, training
 from tljax.cli.bench.turns import Work
 from tljax.data.corpus import training_iterator
 from tljax.data.sources import open_source
-from tljax.data.token_store import tokenize_documents
+from tljax.data.token_store import open_token_store
 from tljax.data.tokenizer import Tokenizer
 from tljax.data.tokenizer_training import train_tokenizer
 
@@ -19,7 +19,7 @@ STEPS = 200  # batches of one measure
 
 
 def works() -> list[Work]:
-    """Rows against training tokens a second; megabytes of text tokenised a second."""
+    """Rows against a step's tokens a second; megabytes tokenised a second; memory."""
     size = training.SIZES["base"]
     source = open_source(TEXT)
     texts = [one.text for one in source.examples("train")]
@@ -27,7 +27,11 @@ def works() -> list[Work]:
     tokenizer = _tokenizer(texts, size.vocab)
 
     def rows():
-        store = tokenize_documents(source, "train", tokenizer)
+        with tempfile.TemporaryDirectory() as folder:
+            # what is open stays there to be read
+            store = open_token_store(
+                source, "train", tokenizer, cache=pathlib.Path(folder)
+            )
 
         def measure() -> float:
             batches = training_iterator(
@@ -51,6 +55,7 @@ def works() -> list[Work]:
         Work("rows, shuffled and packed, against a training step", "tokens/s", rows,
              step, target=20.0),
         Work("text tokenised, a core", "MB/s", lambda: tokenised),
+        *corpus.works(texts),
     ]  # fmt: skip
 
 
