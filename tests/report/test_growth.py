@@ -82,7 +82,7 @@ def record():
 
 def test_a_row_a_cost_says_what_is_above(record):
     time, memory = rows(record)
-    assert time[:5] == ["layers <all>", "1", "8", "time", "2.00 ± 0.01"]
+    assert time[:5] == ["depth", "1", "8", "time", "2.00 ± 0.01"]
     assert (time[-1], memory[-1]) == ("above", "")
 
 

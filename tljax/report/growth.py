@@ -95,7 +95,7 @@ def rows(record: Mapping[str, Any]) -> Iterator[list[str]]:
         for key, (name, _, _) in COSTS.items():
             growth = Growth(**axis["growth"][key])
             yield [
-                axis["told"], at[0], at[-1], name,
+                axis["name"], at[0], at[-1], name,
                 f"{growth.exponent:.2f} ± {growth.error:.2f}", f"{growth.last:.2f}",
                 f"{growth.theory:.2f}", "above" if growth.above else "",
             ]  # fmt: skip
