@@ -88,7 +88,7 @@ def test_a_row_a_cost_says_what_is_above(record):
 
 def test_the_page_fetches_nothing_and_escapes_what_it_is_told(record):
     html = build_growth_page(record)
-    assert html.count("<svg ") == 2 and "layers &lt;all&gt;" in html
+    assert html.count("<svg ") == 2 and "Layers &lt;all&gt;" in html
     assert "<all>" not in html and "src=" not in html and "<script" not in html
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.ticker import FixedLocator, LogFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from scipy import special
 
 from tljax.report.drawing import (
@@ -110,7 +110,7 @@ def build_growth_page(record: Mapping[str, Any]) -> str:
         f" {record['theory']}"
     )
     cells = [[escape(cell) for cell in row] for row in rows(record)]
-    exponents = table([escape(cell) for cell in HEAD], cells, numeric=False)
+    exponents = table([escape(cell) for cell in HEAD], cells)
     base = ", ".join(f"{key} {value:,}" for key, value in record["base"].items())
     return assemble(
         "How cost grows",
@@ -155,7 +155,9 @@ def growth_svg(axis: Mapping[str, Any], key: str) -> str:
         axes.xaxis.set_major_locator(FixedLocator(sizes[::2]))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda at, _: f"{at:,.0f}")
-        axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(lambda cost, _: f"{cost:g}")
         description = f"{name} against {axis['name']}, measured and by theory"
         return to_svg(
             figure, name=f"growth {axis['name']} {name}", description=description
