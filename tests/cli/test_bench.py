@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from tljax.cli.bench import corpus, populations, run, training, turns
+from tljax.cli.bench import populations, run, training, turns
 from tljax.cli.bench.ceiling import ceilings
 from tljax.cli.bench.peer import Peer
 from tljax.cli.bench.report import table
@@ -104,26 +104,6 @@ def test_a_peer_that_fails_is_told_by_its_last_line(tmp_path):
 def test_what_cannot_be_measured_is_refused(argv, told):
     with pytest.raises(InputError, match=told.replace("(", r"\(")):
         run(argv)
-
-
-def test_documents_of_a_made_corpus_differ_and_fill_it(tmp_path):
-    path = tmp_path / "corpus.jsonl"
-    corpus.write_corpus(path, ["é one", "two"], bytes_wanted=5_000)
-    texts = [json.loads(line)["text"] for line in path.read_text().splitlines()]
-    assert texts[0] == "0 é one two" and len(set(texts)) == len(texts)
-    assert 5_000 <= path.stat().st_size < 5_000 + 100
-
-
-def test_the_memory_of_a_corpus_is_over_that_of_the_start(
-    tmp_path, capsys, monkeypatch
-):
-    assert corpus._mebibytes("VmHWM") >= corpus._mebibytes("VmRSS") > 1
-    path = tmp_path / "corpus.jsonl"
-    corpus.write_corpus(path, ["one two", "three"], bytes_wanted=50_000)
-    monkeypatch.setattr(corpus, "_mebibytes", {"VmRSS": 100.0, "VmHWM": 130.5}.get)
-    corpus.peak(str(path))
-    assert capsys.readouterr().out == "30.5\n"
-    assert len(list((tmp_path / "tokens").iterdir())) == 1
 
 
 def test_a_small_bench_writes_what_it_found(tmp_path, capsys, monkeypatch):

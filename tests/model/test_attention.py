@@ -71,6 +71,16 @@ def test_blocks_of_any_size_give_plain_attention(monkeypatch, block, causal, win
     np.testing.assert_allclose(out, by_hand, **CLOSE)
 
 
+@pytest.mark.parametrize(
+    ("length", "block"),
+    [(64, 64), (512, 64), (1024, 128), (4096, 512), (17 * 64, 64), (1100, 1100)],
+)
+def test_a_row_has_eight_blocks_at_most_where_they_can_double(length, block):
+    blocks = attention._blocks(length, length, attention.Reach(True, 0, 1.0))
+    assert {rows.stop - rows.start for rows, _ in blocks} == {block}
+    assert [keys.stop for _, keys in blocks] == list(range(block, length + 1, block))
+
+
 @pytest.mark.parametrize("block", [4, 64])
 @pytest.mark.parametrize(("causal", "window"), [(True, 0), (False, 0), (True, 3)])
 def test_keys_before_the_row_are_seen_by_all(monkeypatch, block, causal, window):

@@ -20,6 +20,7 @@ from tljax.model.product import cuda_capability, in_rows, transposed
 from tljax.settings import ModelSettings
 
 _BLOCK = 64  # query rows that share one block of keys; skips the upper triangle
+_BLOCKS = 8  # of a row: beyond, they grow, for each takes its time to compile
 _MASKED = -1e9
 
 
@@ -226,6 +227,8 @@ def attend_cached(
 def _blocks(queries: int, keys: int, reach: Reach) -> list[tuple[slice, slice]]:
     """Pairs of (query positions, key positions that they may see)."""
     step = _BLOCK if reach.causal and queries % _BLOCK == 0 else queries
+    while queries > _BLOCKS * step and queries % (2 * step) == 0:
+        step *= 2
     return [
         (slice(start, start + step), _keys(start, start + step, queries, keys, reach))
         for start in range(0, queries, step)

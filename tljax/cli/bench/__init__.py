@@ -6,7 +6,7 @@ works (training, pretrained, data, ...) -> measured in turns -> table, JSON
 from collections.abc import Sequence
 from pathlib import Path
 
-from tljax.cli.command import Flag, check_file, help_text, read_flags
+from tljax.cli.command import Flag, Given, check_file, help_text, read_flags
 from tljax.settings import InputError, suggestion
 
 DESCRIPTION = """
@@ -20,10 +20,13 @@ and the share of the machine's measured matrix-product ceiling.
 works: train (a next-word step, some sizes), memory (its peak, 49,152 words), features,
 generate, lora (SmolLM2, fetched once), data (tokenise, shuffle, pack), start (second
 start to first step), populations (many runs as one against one after another; half an
-hour). None named = train. Nothing else should run while it measures.
+hour), growth (how time and memory grow with length, batch, width, depth, vocabulary,
+members and text; alone, some ten minutes; beside FILE.json it draws FILE.html). None
+named = train. Nothing else should run while it measures.
 """
 WORKS = (
-    "train", "memory", "features", "generate", "lora", "data", "start", "populations"
+    "train", "memory", "features", "generate", "lora", "data", "start", "populations",
+    "growth",
 )  # fmt: skip
 FLAGS = (
     Flag("peer", "DIR", "virtual environment with PyTorch and Transformers"),
@@ -33,7 +36,7 @@ FLAGS = (
         "sizes",
         "A,B",
         "of train: base, wide, narrow, tiny; the first three if left"
-        " (tiny also makes populations small)",
+        " (tiny also makes populations and growth small)",
     ),
     Flag("out", "FILE.json", "where to write what was found"),
 )
@@ -56,6 +59,9 @@ def run(argv: Sequence[str]) -> None:
     if out:
         check_file(out, ".json")
     turns = _turns(given.flags.get("turns", "3"))
+    if "growth" in given.words:
+        _run_growth(given, turns, out)
+        return
     from tljax.cli.bench import report
 
     report.run(
@@ -66,6 +72,24 @@ def run(argv: Sequence[str]) -> None:
         sizes=_sizes(given.flags.get("sizes", "base,wide,narrow")),
         out=out,
     )
+
+
+def _run_growth(given: Given, turns: int, out: Path | None) -> None:
+    if len(given.words) > 1 or given.flags.keys() & {"peer", "peer_scripts"}:
+        raise InputError(
+            "growth is measured alone, without a peer: tljax bench growth --out=FILE"
+        )
+    sizes = given.flags.get("sizes", "small")
+    if sizes not in ("small", "tiny"):
+        raise InputError(
+            f"--sizes={sizes}: growth is measured around 'small', or around 'tiny' only"
+            " to see that it works"
+        )
+    if out:
+        check_file(out.with_suffix(".html"), ".html")
+    from tljax.cli.bench import growth
+
+    growth.run(sizes, turns=turns, out=out)
 
 
 def _turns(text: str) -> int:

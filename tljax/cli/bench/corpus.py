@@ -1,85 +1,96 @@
-"""Memory of a corpus, from opening it to its first batch: the same at any size.
+"""What a corpus costs: a user's file opened and tokenised, in a process of its own.
 
-A process of its own does what `tljax train` does: opens, hashes, trains a tokenizer,
-tokenises, draws a batch. Documents are about 1 KB, an index of each is kept.
+    python -m tljax.cli.bench.corpus FILE TOKENIZER -> {"seconds", "bytes"}
+
+bytes is the process's largest resident memory; it imports no JAX, so that the text
+weighs more than the libraries.
 """
 
-import itertools
 import json
+import os
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
+import time
 
-from tljax.cli.bench.turns import Work
-from tljax.data.corpus import training_iterator
+import numpy as np
+
+from tljax.cli.bench.resident import peak_bytes
 from tljax.data.sources import open_source
 from tljax.data.token_store import open_token_store
+from tljax.data.tokenizer import Tokenizer
 from tljax.data.tokenizer_training import train_tokenizer
+from tljax.settings import InputError
 
-MEGABYTES = (32, 128)
-DOCUMENT = 8  # sentences
-
-
-def works(texts: list[str]) -> list[Work]:
-    """Peak memory over that of the process's start, for each size of corpus.
-
-    Args:
-      texts: sentences that documents are made of.
-    """
-    return [
-        Work(
-            name=f"memory to a corpus's first batch, {megabytes} MB of text",
-            unit="MiB",
-            prepare=lambda megabytes=megabytes: lambda: _measure(texts, megabytes),
-        )
-        for megabytes in MEGABYTES
-    ]
+WORDS, DOCUMENT = 50_000, 180  # in the language; of a document, about a kilobyte
+VOCAB = 4096
+ZIPF = 1.3  # a word's frequency falls with this power of its rank
 
 
-def _measure(texts: list[str], megabytes: int) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "corpus.jsonl"
-        write_corpus(path, texts, bytes_wanted=megabytes * 10**6)
-        call = f"from tljax.cli.bench import corpus; corpus.peak({str(path)!r})"
-        done = subprocess.run(
-            [sys.executable, "-c", call], capture_output=True, text=True, check=True
-        )
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def write_corpus(path: pathlib.Path, texts: list[str], *, bytes_wanted: int) -> None:
-    """Writes numbered documents of some neighbouring texts each as JSON lines."""
-    written = 0
-    with path.open("wb") as file:
-        for number in itertools.count():
-            if written >= bytes_wanted:
-                return
-            start = number * DOCUMENT % len(texts)
-            text = " ".join([str(number), *texts[start : start + DOCUMENT]])
-            written += file.write(json.dumps({"text": text}).encode() + b"\n")
-
-
-def peak(path: str) -> None:
-    """Prints by how many MiB the process grew at most, up to the first batch."""
-    started = _mebibytes("VmRSS")
-    source = open_source(f"jsonl:{path}")
-    for split in source.splits:
-        source.split_hash(split)
-    texts = (example.text for example in source.examples("train"))
-    tokenizer = train_tokenizer(texts, vocab_size=8192, normalization="none")
-    store = open_token_store(
-        source, "train", tokenizer, cache=pathlib.Path(path).parent
+def made_documents(size: int, seed: int) -> list[str]:
+    """Texts of invented words, as frequent as Zipf's law has them, of `size` bytes."""
+    random = np.random.default_rng(seed)
+    letters = random.integers(ord("a"), ord("z") + 1, (WORDS, 9), dtype=np.uint8)
+    lengths = random.integers(2, 10, WORDS)
+    words = np.array(
+        [
+            one[:length].tobytes().decode()
+            for one, length in zip(letters, lengths, strict=True)
+        ]
     )
-    next(training_iterator(store, batch=16, length=256, seed=0))
-    print(_mebibytes("VmHWM") - started)
+    documents, done = [], 0
+    while done < size:
+        ranks = np.minimum(random.zipf(ZIPF, DOCUMENT), WORDS) - 1
+        documents.append(" ".join(words[ranks]))
+        done += len(documents[-1])
+    return documents
 
 
-def _mebibytes(what: str) -> float:
-    """Of resident memory: now (VmRSS), at most (VmHWM).
+def write_corpus(folder: pathlib.Path, megabytes: float) -> pathlib.Path:
+    """FOLDER/MEGABYTES.jsonl of made documents, beside it a tokenizer of the first."""
+    documents = made_documents(round(megabytes * 1e6), seed=0)
+    path = folder / f"{megabytes:g}.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": one}) + "\n" for one in documents)
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.exists():
+        train_tokenizer(
+            iter(documents[:1000]), vocab_size=VOCAB, normalization="none"
+        ).save(tokenizer)
+    return path
 
-    getrusage's ru_maxrss begins with that of the process that called this one.
+
+def cost(path: pathlib.Path) -> tuple[float, int]:
+    """(seconds, bytes) of opening and tokenising a file of `write_corpus`.
+
+    Raises:
+      InputError: the process failed; with the last line that it said.
     """
-    status = pathlib.Path("/proc/self/status").read_text()
-    return int(re.search(rf"{what}:\s*(\d+) kB", status)[1]) / 1024
+    with tempfile.TemporaryDirectory() as cache:  # nothing is kept from before
+        done = subprocess.run(
+            [sys.executable, "-m", __name__, path, path.with_name("tokenizer.json")],
+            env={**os.environ, "TLJAX_CACHE": cache},
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise InputError(f"the process that opens {path.name} failed: {said}")
+    found = json.loads(done.stdout)
+    return found["seconds"], found["bytes"]
+
+
+def main(path: str, tokenizer: str) -> None:
+    """Opens and tokenises all splits; prints what that took."""
+    started = time.perf_counter()
+    source = open_source(f"jsonl:{path}?text=text")
+    made = Tokenizer.load(tokenizer)
+    for split in source.splits:
+        open_token_store(source, split, made)
+    seconds = time.perf_counter() - started
+    print(json.dumps({"seconds": seconds, "bytes": peak_bytes()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

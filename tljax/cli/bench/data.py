@@ -16,6 +16,7 @@ from tljax.data.tokenizer_training import train_tokenizer
 
 TEXT = "pkg:rotten_tomatoes"
 STEPS = 200  # batches of one measure
+MEGABYTES = 32, 128  # of text: the same memory
 
 
 def works() -> list[Work]:
@@ -55,8 +56,20 @@ def works() -> list[Work]:
         Work("rows, shuffled and packed, against a training step", "tokens/s", rows,
              step, target=20.0),
         Work("text tokenised, a core", "MB/s", lambda: tokenised),
-        *corpus.works(texts),
+        *(_memory(megabytes) for megabytes in MEGABYTES),
     ]  # fmt: skip
+
+
+def _memory(megabytes: int) -> Work:
+    """Largest memory of a process that opens and tokenises a file of that size."""
+
+    def measure() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            path = corpus.write_corpus(pathlib.Path(folder), megabytes)
+            return corpus.cost(path)[1] / 2**20
+
+    told = f"memory of opening and tokenising {megabytes} MB"
+    return Work(told, "MiB", lambda: measure)
 
 
 def _tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:

@@ -16,6 +16,7 @@ import time
 
 import numpy as np
 
+from tljax.cli.bench.resident import peak_bytes
 from tljax.cli.embed import tokens_of
 from tljax.cli.finetune import Member, finetune
 from tljax.cli.models import adopt_architecture, open_model
@@ -35,7 +36,7 @@ def main(path: pathlib.Path) -> None:
     started = time.perf_counter()
     (_probe if work["probes"] else _train)(work["calls"], path.with_suffix(""))
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_bytes() / 2**20
     print()
     print(json.dumps({"seconds": seconds, "peak_mib": peak - before}))
 

@@ -47,7 +47,7 @@ def run(
             rows.append(measure(work, turns=turns, ceilings=found))
     console.print(table(rows))
     if out:
-        record = {"machine": _machine(found), "rows": [as_record(row) for row in rows]}
+        record = {"machine": machine(found), "rows": [as_record(row) for row in rows]}
         write_json(out, record)
 
 
@@ -95,7 +95,12 @@ def _number(values: list[float]) -> str:
     return f"{middle:,.{digits}f}{spread}"
 
 
-def _machine(found: dict[str, float]) -> dict:
+def machine(found: dict[str, float]) -> dict:
+    """What a reader of the figures must know of where they are from.
+
+    Args:
+      found: of `ceilings`.
+    """
     return {
         "devices": [device.device_kind for device in jax.devices()],
         "cores": os.cpu_count(),

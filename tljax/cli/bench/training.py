@@ -6,7 +6,6 @@ positions, SwiGLU, tied embedding, AdamW on every parameter, random tokens.
 
 import dataclasses
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -16,11 +15,12 @@ import jax
 import numpy as np
 
 from tljax.cli.bench.peer import Peer
+from tljax.cli.bench.resident import peak_bytes
 from tljax.cli.bench.turns import Work
 from tljax.model import transformer
 from tljax.objective.next_token import language_loss
 from tljax.settings import ModelSettings, OptimSettings
-from tljax.train import optimizer, step
+from tljax.train import optimizer, population, step
 
 STEPS = 8  # timed in a turn, as the peer's script does
 MEMORY_FACTOR = 1 / 0.6  # ours takes at most .6 of theirs
@@ -69,6 +69,7 @@ SIZES = {
     "wide": Size(512, 8, 8, 1408, 8192, 8, 256),
     "narrow": Size(192, 4, 3, 512, 4096, 32, 128),
     "vocabulary": Size(256, 2, 4, 704, 49152, 16, 256),
+    "small": Size(128, 2, 4, 352, 4096, 32, 128),
     "tiny": Size(32, 2, 2, 64, 256, 2, 16),
 }
 ADAMW = OptimSettings(
@@ -77,12 +78,20 @@ ADAMW = OptimSettings(
 )  # fmt: skip
 
 
-def make_step(size: Size, dtype: str, *, packed: bool = True, **model):
+def make_step(
+    size: Size, dtype: str, members: int = 0, *, packed: bool = True, **model
+):
     """Returns (advance, state, batch, hparams): a compiled step and its arguments.
 
-    advance(state, batch, hparams) -> (state, sums); the state is donated. Packed rows
-    say which document each token is of; else every row is known to be one. `model`
-    changes the settings of the peer's model.
+    advance(state, batch, hparams) -> (state, sums); the state is donated.
+
+    Args:
+      size: of the model and its batch.
+      dtype: of products.
+      members: of a population, each with a batch of its own; 0 = a lone step.
+      packed: whether rows say which document each token is of; else every row is known
+        to be one.
+      model: changes of the settings of the peer's model.
     """
     random = np.random.default_rng(0)
     shape = (size.batch, size.length)
@@ -95,7 +104,9 @@ def make_step(size: Size, dtype: str, *, packed: bool = True, **model):
     if not packed:
         del batch["segments_BL"]
     batch = jax.device_put(batch)
+    mode = population.choose_mode(members or 1)
     settings = dataclasses.replace(size.model(dtype), **model)
+    settings = population.member_model(settings, mode)
     train_step = step.make_train_step(language_loss(settings), ADAMW)
 
     @jax.jit
@@ -105,6 +116,9 @@ def make_step(size: Size, dtype: str, *, packed: bool = True, **model):
 
     state = init(jax.random.key(0))
     hparams = jax.device_put(optimizer.hyperparameters(ADAMW, 1000, 0))
+    if members:
+        train_step = population.lift(train_step, mode)
+        state, batch, hparams = population.stack([(state, batch, hparams)] * members)
     advance = jax.jit(train_step, donate_argnums=0)
     return advance.lower(state, batch, hparams).compile(), state, batch, hparams
 
@@ -179,7 +193,7 @@ def memory_works(size: str, peer: Peer | None) -> list[Work]:
 def peak(name: str) -> None:
     """Trains a few steps and prints the process's largest resident memory, in MiB."""
     prepare(SIZES[name], "bfloat16")()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(peak_bytes() / 2**20)
 
 
 def xla_flops(size: Size, dtype: str) -> float | None:
