@@ -31,10 +31,15 @@ def draw(dtype):
 
 
 # 9 tokens of 3 rows are blocks of 3, 3, 3 and 1 positions; 2 of 1 each
-@pytest.mark.parametrize("block", [1024, 9, 2])
+@pytest.mark.parametrize(
+    ("block", "at_once"), [(1024, 2**20), (9, 2**20), (2, 2**20), (9, 0), (2, 0)]
+)
 @pytest.mark.parametrize("dtype", CLOSE)
-def test_loss_and_gradients_are_those_of_plain_log_softmax(monkeypatch, block, dtype):
-    monkeypatch.setattr(next_token, "_block_tokens", lambda: block)
+def test_loss_and_gradients_are_those_of_plain_log_softmax(
+    monkeypatch, block, at_once, dtype
+):
+    monkeypatch.setattr(next_token, "_AT_ONCE", at_once)  # 0: blocks are scanned
+    monkeypatch.setattr(next_token, "_block_tokens", lambda vocab: block)
     hidden, output = draw(dtype)
     targets = jnp.asarray(TARGETS_BL)
 

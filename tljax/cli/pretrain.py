@@ -62,6 +62,7 @@ def pretrain(
     if open_run(folder, config, "pretrain"):
         return
     parts.prepare_devices(settings.mesh)
+    mesh = sharding.make_mesh(settings.mesh)
     started = time.monotonic()
     source = open_source(settings.corpus.source)
     data = parts.data_facts(source, source.splits)
@@ -75,10 +76,8 @@ def pretrain(
     sharding.check_sizes(settings.model, settings.mesh, vocab_size)
     stores = {split: _open_store(source, split, tokenizer) for split in source.splits}
     prepare_seconds = time.monotonic() - started
-    placement = sharding.Placement(
-        sharding.make_mesh(settings.mesh),
-        sharding.rules(settings.model, classifier=False),
-    )
+    rules = sharding.rules(settings.model, classifier=False)
+    placement = sharding.Placement(mesh, rules)
     job = _Job(settings, placement, stores["train"], vocab_size)
     held_out = _HeldOut(settings, stores, tokenizer, job.place)
     work = job.work(held_out.validate, started)

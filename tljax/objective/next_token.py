@@ -14,6 +14,8 @@ from tljax.model import transformer
 from tljax.model.product import transposed
 from tljax.settings import ModelSettings
 
+_AT_ONCE = 2**26  # logits of a step up to which blocks are unrolled, XLA overlaps them
+
 
 def language_loss(settings: ModelSettings) -> Callable:
     """Returns loss(params, batch, key) -> (nats, {"weight"})."""
@@ -70,22 +72,40 @@ def _backward(saved, scale):
 _sum_nats.defvjp(_forward, _backward)
 
 
-def _block_tokens() -> int:
-    """A CPU keeps a block of logits in its cache; accelerators want large products."""
-    return 1024 if jax.default_backend() == "cpu" else 8192
+def _block_tokens(vocab: int) -> int:
+    """A CPU keeps a block of logits small; accelerators want large products."""
+    if jax.default_backend() != "cpu":
+        return 8192
+    return max(1, min(1024, 2**23 // vocab))
 
 
 def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
-    """Walks over blocks of positions; batch rows stay together (and sharded)."""
+    """Walks over blocks of positions; batch rows stay together (and sharded).
+
+    Few logits are unrolled: XLA works on blocks side by side, with the memory of all.
+    Many are scanned: one block's memory.
+    """
     batch, length, width = hidden_BLD.shape
-    step = max(1, min(length, _block_tokens() // batch))
+    step = max(1, min(length, _block_tokens(output_VD.shape[0]) // batch))
+    blocks = -(-length // step)
     dtype = hidden_BLD.dtype
     output = output_VD.astype(dtype)
     output_DV = transposed(output)
-    nats, pulls, kernel_gradient_DV = [], [], 0.0
-    for start in range(0, length, step):
-        hidden_ND = hidden_BLD[:, start : start + step].reshape(-1, width)
-        target_N = targets_BL[:, start : start + step].reshape(-1)
+
+    def cut(x_BL, fill):
+        """Blocks first; what the last one lacks is filled."""
+        more = [(0, 0), (0, blocks * step - length)] + [(0, 0)] * (x_BL.ndim - 2)
+        x_BL = jnp.pad(x_BL, more, constant_values=fill) if more[1][1] else x_BL
+        x_BTS = x_BL.reshape(batch, blocks, step, *x_BL.shape[2:])
+        return jnp.moveaxis(x_BTS, 1, 0)
+
+    def join(x_TBS):
+        x_BTS = jnp.moveaxis(x_TBS, 0, 1)
+        x_BL = x_BTS.reshape(batch, blocks * step, *x_BTS.shape[3:])
+        return x_BL[:, :length]
+
+    def one(kernel_gradient_DV, block):
+        hidden_ND, target_N = block[0].reshape(-1, width), block[1].reshape(-1)
         weight_N = (target_N >= 0).astype(jnp.float32)
         logits_NV = (hidden_ND @ output_DV).astype(jnp.float32)
         peak_N = logits_NV.max(axis=-1)
@@ -94,17 +114,25 @@ def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
         wanted_ND = output[jnp.maximum(target_N, 0)]
         chosen_N = (hidden_ND * wanted_ND).sum(axis=-1, dtype=jnp.float32)
         nats_N = weight_N * (jnp.log(sum_N) + peak_N - chosen_N)
-        nats.append(nats_N.reshape(batch, -1))
-        if gradients:
-            p_NV = (exp_NV * (weight_N / sum_N)[:, None]).astype(dtype)
-            pull_ND = p_NV @ output - wanted_ND * weight_N[:, None].astype(dtype)
-            pulls.append(pull_ND.reshape(batch, -1, width))
-            kernel_gradient_DV += (transposed(hidden_ND) @ p_NV).astype(jnp.float32)
-    nats_BL = jnp.concatenate(nats, axis=1)
+        if not gradients:
+            return kernel_gradient_DV, (nats_N.reshape(batch, step), None)
+        p_NV = (exp_NV * (weight_N / sum_N)[:, None]).astype(dtype)
+        pull_ND = p_NV @ output - wanted_ND * weight_N[:, None].astype(dtype)
+        kernel_gradient_DV += (transposed(hidden_ND) @ p_NV).astype(jnp.float32)
+        pulled = nats_N.reshape(batch, step), pull_ND.reshape(batch, step, width)
+        return kernel_gradient_DV, pulled
+
+    start_DV = jnp.zeros(output_DV.shape if gradients else ())
+    few = batch * length * output_VD.shape[0] <= _AT_ONCE
+    kernel_gradient_DV, (nats, pulls) = jax.lax.scan(
+        one, start_DV, (cut(hidden_BLD, 0), cut(targets_BL, -1)),
+        unroll=blocks if few else 1,
+    )  # fmt: skip
+    nats_BL = join(nats)
     if not gradients:
         return nats_BL, None
     shown_BLD = hidden_BLD * (targets_BL >= 0)[..., None].astype(dtype)
     output_gradient_VD = kernel_gradient_DV.T.at[jnp.maximum(targets_BL, 0)].add(
         -shown_BLD.astype(jnp.float32)
     )
-    return nats_BL, (jnp.concatenate(pulls, axis=1), output_gradient_VD)
+    return nats_BL, (join(pulls), output_gradient_VD)
