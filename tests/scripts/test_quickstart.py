@@ -169,7 +169,7 @@ def test_test_extras_are_added_once_and_kept(checkout):
     done, calls = checkout.call("test.sh", "-k", "resume")
     assert [call.split()[-1] for call in calls if "--editable" in call] == [".[test]"]
     assert not [call for call in calls if "-m venv" in call], done.stderr
-    assert calls[-1].endswith("-m pytest -k resume")
+    assert "-m pytest -n auto" in calls[-1] and calls[-1].endswith(" -k resume")
     _, calls = checkout.call("quickstart.sh")
     assert not [call for call in calls if "-m pip" in call]
 
