@@ -10,11 +10,9 @@ import dataclasses
 import functools
 import statistics
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 from rich.console import Console
 from rich.table import Table
 
@@ -198,21 +196,14 @@ def least_bytes(size: Size, members: int = 1) -> float:
 
 def step_cost(size: Size, members: int = 0) -> Callable[[], tuple[float, int]]:
     """Compiles a step; returns take() -> (seconds of one, bytes that XLA plans)."""
-    advance, state, batch, hparams = training.make_step(size, DTYPE, members)
-    planned = advance.memory_analysis()
+    made = training.make_step(size, DTYPE, members)
+    planned, seconds = made[0].memory_analysis(), training.timed(*made)
     needed = (
         planned.argument_size_in_bytes
         + planned.output_size_in_bytes
         - planned.alias_size_in_bytes  # what is written where an argument stood
         + planned.temp_size_in_bytes
     )
-
-    def seconds() -> float:
-        nonlocal state
-        started = time.perf_counter()
-        state, sums = advance(state, batch, hparams)
-        jax.block_until_ready(sums)
-        return time.perf_counter() - started
 
     def take() -> tuple[float, int]:
         seconds()

@@ -123,9 +123,8 @@ def make_step(
     return advance.lower(state, batch, hparams).compile(), state, batch, hparams
 
 
-def prepare(size: Size, dtype: str):
-    """Returns measure() -> tokens a second: the median of some steps."""
-    advance, state, batch, hparams = make_step(size, dtype)
+def timed(advance, state, batch, hparams):
+    """Returns seconds() -> of one more step; arguments as `make_step` returns them."""
 
     def seconds() -> float:
         nonlocal state
@@ -133,6 +132,13 @@ def prepare(size: Size, dtype: str):
         state, sums = advance(state, batch, hparams)
         jax.block_until_ready(sums)
         return time.perf_counter() - started
+
+    return seconds
+
+
+def prepare(size: Size, dtype: str):
+    """Returns measure() -> tokens a second: the median of some steps."""
+    seconds = timed(*make_step(size, dtype))
 
     def measure() -> float:
         seconds(), seconds()
