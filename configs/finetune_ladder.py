@@ -5,7 +5,7 @@
 
 preset   what                                            2 cores
 smoke    the whole way in small: that every step works              4 min
-quick    200 labels, 9 seeds, a model pre-trained for 5 minutes    15 min
+quick    200 labels, 9 seeds, a model pre-trained for 5 minutes    13 min
 full     1,000 labels, 12 seeds, a deeper model, more rates         hours
 A model that is there already: --config.pretrain.source=runs/low_shot/lm
 """
