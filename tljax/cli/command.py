@@ -35,12 +35,14 @@ class Flag:
       value: what stands behind '=' in the help, e.g. 'FILE'; '' = a switch.
       meaning: one sentence.
       required: whether the command needs it.
+      many: whether it may stand several times, and all of them count.
     """
 
     name: str
     value: str
     meaning: str
     required: bool = False
+    many: bool = False
 
     def __str__(self) -> str:
         """'--run=DIR'."""
@@ -58,11 +60,13 @@ class Given:
       flags: name -> text; of a switch, ''.
       overrides: dotted key -> text, from --config.a.b=VALUE.
       words: what had no dashes, in order.
+      lists: name -> texts, in order, of flags that may stand several times.
     """
 
     flags: dict[str, str]
     overrides: dict[str, str]
     words: list[str]
+    lists: dict[str, list[str]]
 
 
 def read_flags(argv: Sequence[str], flags: Sequence[Flag], *, program: str) -> Given:
@@ -75,7 +79,7 @@ def read_flags(argv: Sequence[str], flags: Sequence[Flag], *, program: str) -> G
       InputError: an unknown or missing flag, a value too many or too few.
     """
     known = {flag.name: flag for flag in (*flags, HELP)}
-    given = Given({}, {}, [])
+    given = Given({}, {}, [], {})
     rest = iter(argv)
     for word in rest:
         word = "--help" if word == "-h" else word
@@ -97,6 +101,8 @@ def read_flags(argv: Sequence[str], flags: Sequence[Flag], *, program: str) -> G
             raise InputError(f"--{name} takes no value")
         if override:
             given.overrides[name.removeprefix("config.")] = value
+        elif known[name].many:
+            given.lists.setdefault(name, []).append(value)
         else:
             given.flags[name] = value
     missing = [

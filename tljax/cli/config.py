@@ -117,18 +117,23 @@ def load_config(
     return config
 
 
+def load_sweep(argument: str) -> dict[str, Any]:
+    """What the sweep() of a config file says; {} where there is none.
+
+    Raises:
+      InputError: the file or its sweep() cannot be run, or it says no dict.
+    """
+    path, _ = _place(argument)
+    if path.suffix != ".py":
+        return {}
+    said = _call(path, "sweep", [], needed=False)
+    if not isinstance(said, dict | None):
+        raise InputError(f"--config: {path}: sweep() must return a dict of flags")
+    return said or {}
+
+
 def _read(argument: str) -> dict[str, Any]:
-    place, preset = argument, ""
-    if ".py:" in argument:
-        place, _, preset = argument.rpartition(":")
-    path = pathlib.Path(os.path.expanduser(place))
-    path = path / "config.json" if path.is_dir() else path
-    if not path.is_file():
-        near = sorted(one.name for one in path.parent.glob("*.py"))
-        raise InputError(
-            f"--config: {path} does not exist{suggestion(path.name, near)}; give"
-            " FILE.py, FILE.py:PRESET or a run folder's config.json"
-        )
+    path, preset = _place(argument)
     if path.suffix == ".py":
         return _read_python(path, preset)
     if path.suffix != ".json":
@@ -141,18 +146,39 @@ def _read(argument: str) -> dict[str, Any]:
     return config
 
 
+def _place(argument: str) -> tuple[pathlib.Path, str]:
+    """File and preset of FILE.py:PRESET, FILE.py, a config.json or its folder."""
+    place, preset = argument, ""
+    if ".py:" in argument:
+        place, _, preset = argument.rpartition(":")
+    path = pathlib.Path(os.path.expanduser(place))
+    path = path / "config.json" if path.is_dir() else path
+    if not path.is_file():
+        near = sorted(one.name for one in path.parent.glob("*.py"))
+        raise InputError(
+            f"--config: {path} does not exist{suggestion(path.name, near)}; give"
+            " FILE.py, FILE.py:PRESET or a run folder's config.json"
+        )
+    return path, preset
+
+
 def _read_python(path: pathlib.Path, preset: str) -> dict[str, Any]:
-    """Runs FILE.py and its get_config(preset), or get_config() without one."""
+    """What get_config(preset) of FILE.py returns, or get_config() without one."""
+    config = _call(path, "get_config", [preset] if preset else [])
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+
+
+def _call(path: pathlib.Path, name: str, given: list, *, needed: bool = True) -> Any:
+    """Runs FILE.py and a function of it; None where it has none and needs none."""
     module = types.ModuleType(path.stem)
     module.__file__ = str(path)
     try:
         # Not an import: that would keep a compiled file of the same second.
         exec(compile(path.read_text("utf-8"), str(path), "exec"), module.__dict__)
-        get_config = module.__dict__.get("get_config")
-        if get_config is None:
-            raise InputError("it has no function get_config(preset)")
-        config = get_config(preset) if preset else get_config()
-        return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+        function = module.__dict__.get(name)
+        if function is None and needed:
+            raise InputError(f"it has no function {name}(preset)")
+        return function(*given) if function else None
     except InputError as error:
         raise InputError(f"--config: {path}: {error}") from error
     except Exception as error:  # the file is the user's own program

@@ -52,6 +52,16 @@ def override(kind: type, config: dict[str, Any], key: str, text: str) -> None:
     node[name] = parse_value(text, wanted, f"--{where}.{name}")
 
 
+def read_as(kind: type, key: str, text: str) -> Any:
+    """Text as a value of the setting a.b. Raises: InputError as `override` does."""
+    config: dict[str, Any] = {}
+    override(kind, config, key, text)
+    *groups, name = key.split(".")
+    for group in groups:
+        config = config[group]
+    return config[name]
+
+
 def _type_of(wanted: Any, node: Mapping[str, Any], name: str, where: str) -> Any:
     """The type of a key in a settings dataclass, or in a dict of the config."""
     if dataclasses.is_dataclass(wanted):

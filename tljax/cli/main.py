@@ -41,6 +41,7 @@ VERBS = {
     "train": Verb(
         "pre-trains on text, or fine-tunes on labels, as a config says", STOPPED
     ),
+    "sweep": Verb("tries many settings of a run and says which are best", STOPPED),
     "methods": Verb("lists and shows the ways to fine-tune"),
     "predict": Verb("labels the texts of a file with a fine-tuned run"),
     "evaluate": Verb("measures a fine-tuned run on a labelled file"),

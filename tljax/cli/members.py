@@ -72,6 +72,14 @@ def check_shared(members: Sequence[Member]) -> None:
             )
 
 
+def program_of(settings: FinetuneSettings) -> tuple:
+    """Equal for runs that may train as one population (`check_shared`)."""
+    leaves = dict(_leaves(dataclasses.asdict(settings)))
+    shared = {key: value for key, value in leaves.items() if key not in MEMBER_KEYS}
+    switched = {key: bool(leaves[key]) for key in SWITCHES}
+    return tuple(sorted({**shared, **switched}.items()))
+
+
 def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """('optim.lr_peak', .1) of {"optim": {"lr_peak": .1}}."""
     for key, value in config.items():

@@ -1,0 +1,161 @@
+"""tljax sweep: trials, populations, killed and gone on with, the winner, refusals."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import tljax
+from tljax.cli.main import main
+from tljax.train.record import final_record, is_finished
+
+OVERS = ["--over=optim.lr_peak=log(1e-3,1e-1)", "--over=transfer.method=full,head"]
+SWEEP = [*OVERS, "--trials=4", "--seeds=2"]
+ROOT = pathlib.Path(tljax.__file__).parents[1]
+
+
+@pytest.fixture
+def arguments(finetune_arguments, language_run):
+    """Of a sweep of tiny runs that start from a language model, without --workdir."""
+    return [*finetune_arguments, f"--config.init.source={language_run}", *SWEEP]
+
+
+def start(arguments, folder):
+    """The command in a process of its own, on one device."""
+    flags = {"PYTHONPATH": str(ROOT), "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    program = "import sys; from tljax.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "sweep", *arguments]
+    command.append(f"--workdir={folder}")
+    with open(folder.with_suffix(".err"), "wb") as err:
+        return subprocess.Popen(command, env=os.environ | flags, stderr=err)
+
+
+def rows(folder):
+    """What is kept of every trial, without what a clock says."""
+    found = json.loads((folder / "trials.json").read_text())
+    return [{k: v for k, v in one.items() if k != "seconds"} for one in found]
+
+
+def hashes(folder):
+    return {
+        path.name: final_record(path)["params_sha256"]
+        for path in sorted((folder / "trials").iterdir())
+    }
+
+
+def test_killed_and_called_again_it_ends_as_if_never_killed(
+    arguments, finetune_arguments, tmp_path, capsys
+):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert start(arguments, whole).wait(120) == 0
+    assert {one["state"] for one in rows(whole)} == {"complete"}
+    assert {one["group"] for one in rows(whole)} == {0, 1}
+    assert sorted(hashes(whole)) == [
+        f"{i:04d}{seed}" for i in range(4) for seed in ("", "-s1")
+    ]
+    process = start(arguments, broken)
+    while len(list(broken.glob("trials/*/params"))) < 5:  # in the second population
+        assert process.poll() is None, broken.with_suffix(".err").read_text()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    ended = [path for path in broken.glob("trials/*") if is_finished(path)]
+    kept = {path: (path / "metrics.jsonl").stat().st_mtime for path in ended}
+    assert kept
+    assert start(arguments, broken).wait(120) == 0
+    assert rows(broken) == rows(whole)
+    assert hashes(broken) == hashes(whole)
+    for path, then in kept.items():
+        assert (path / "metrics.jsonl").stat().st_mtime == then
+    # a trial is a run folder: train repeats it bit for bit
+    again = ["train", f"--config={whole / 'trials' / '0001-s1'}"]
+    assert main([*again, f"--workdir={tmp_path / 'again'}"]) == 0
+    repeated = final_record(tmp_path / "again")["params_sha256"]
+    assert repeated == hashes(whole)["0001-s1"]
+    # the winner sees the test items once
+    for _ in range(2):
+        assert main(["sweep", f"--workdir={whole}", "--final"]) == 0
+    final = json.loads((whole / "final.json").read_text())
+    best = max(rows(whole), key=lambda one: (one["value"], -one["number"]))
+    assert final["trial"] == best["number"]
+    assert final["repeated_exactly"] is True
+    assert len(final["test"]["values"]) == 2
+    assert not list(whole.glob("trials/*/predictions/test.jsonl"))
+    # more trials are welcome, another space is not
+    capsys.readouterr()
+    other = [one.replace("log(1e-3,1e-1)", "log(1e-3,1)") for one in arguments]
+    assert main(["sweep", *other, f"--workdir={whole}"]) == 2
+    said = capsys.readouterr().err
+    assert "sweep.space.optim.lr_peak.high is 0.1 there, 1.0 asked" in said
+
+
+def test_a_dry_run_shows_what_trains_together_and_writes_nothing(
+    arguments, tmp_path, capsys
+):
+    folder = tmp_path / "sweep"
+    bad = ["--over=transfer.rank=4,16"]  # read with lora only
+    assert main(["sweep", *arguments, *bad, f"--workdir={folder}", "--dry_run"]) == 2
+    assert "no point of the space can be trained" in capsys.readouterr().err
+    assert main(["sweep", *arguments, f"--workdir={folder}", "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert "4 trials of 2 seeds = 8 runs, in 2 processes" in said
+    assert "transfer.method=head" in said
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--over=optim.lr_pek=1,2"], "did you mean 'lr_peak'"),
+        (["--over=optim.lr_peak=log(0,1)"], "no logarithm"),
+        (["--over=optim.lr_peak=log(1,0.1)"], "reversed"),
+        (["--over=optim.lr_peak=a,b"], "is not a number"),
+        (["--over=task.others=a,b"], "which no sweep can set"),
+        ([], "needs --over"),
+        (["--over=seed=1,2", "--seeds=2"], "leave one of them out"),
+        ([*OVERS, "--metric=validation/acuracy"], "did you mean 'validation/accuracy'"),
+        ([*OVERS, "--metric=test/accuracy"], "test split is for --final"),
+        ([*OVERS, "--search=qcm"], "did you mean 'qmc'"),
+        ([*OVERS, "--trials=0"], "at least 1"),
+        ([*OVERS, "--search=grid"], "is a range"),
+        ([*OVERS, "--storage=sqlite:////no/such/place.db"], "cannot be reached"),
+    ],
+)
+def test_what_is_no_sweep_is_refused_in_one_line(
+    flags, said, finetune_arguments, tmp_path, capsys
+):
+    folder = tmp_path / "sweep"
+    assert main(["sweep", *finetune_arguments, *flags, f"--workdir={folder}"]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert not folder.exists()
+
+
+def test_two_sweeps_on_one_folder_are_refused(arguments, tmp_path, capsys):
+    from tljax.data.folders import alone_in
+
+    with alone_in(tmp_path / "sweep"):
+        assert main(["sweep", *arguments, f"--workdir={tmp_path / 'sweep'}"]) == 2
+    assert "another command works in" in capsys.readouterr().err
+
+
+def test_the_config_file_may_say_what_is_swept(finetune_arguments, tmp_path, capsys):
+    config = tmp_path / "mine.py"
+    text = (ROOT / "configs" / "finetune.py").read_text()
+    said = '{"over": ["optim.lr_peak=log(1e-4,1e-2)"], "trials": 3, "seeds": 2}'
+    config.write_text(f"{text}\n\ndef sweep():\n    return {said}\n")
+    ours = [f"--config={config}:tiny", *finetune_arguments[1:]]
+    dry = [f"--workdir={tmp_path / 'sweep'}", "--dry_run"]
+    assert main(["sweep", *ours, *dry]) == 0
+    assert "3 trials of 2 seeds = 6 runs" in capsys.readouterr().out
+    assert main(["sweep", *ours, "--trials=5", *dry]) == 0
+    assert "5 trials of 2 seeds" in capsys.readouterr().out
+    config.write_text(f"{text}\n\ndef sweep():\n    return {{'ovr': []}}\n")
+    assert main(["sweep", *ours, *dry]) == 2
+    assert "did you mean 'over'" in capsys.readouterr().err

@@ -1,0 +1,171 @@
+"""A study: no trial is lost, none is given to two workers, in every storage."""
+
+import collections
+import contextlib
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tljax.settings import InputError
+from tljax.sweep.space import parse_space
+from tljax.sweep.study import LOST_SECONDS, Study
+
+SPACE = parse_space(
+    ["lr=log(0.001,0.1)", "method=full,lora", "rank=log(1,8) if method=lora"],
+    read=lambda key, text: {"method": str, "rank": int}.get(key, float)(text),
+)
+PLAN = {"direction": "maximize", "search": "qmc"}
+POINTS = [
+    {"lr": 0.01, "method": "full"},
+    {"lr": 0.02, "method": "lora", "rank": 4},
+    {"lr": 0.03, "method": "full"},
+]
+WORKER = """
+import pathlib, sys, time
+from tljax.sweep.launch import Outcome, work_through
+from tljax.sweep.study import Study
+
+storage, name, worker, folder = sys.argv[1:]
+study = Study(storage, name, worker, {"direction": "maximize"})
+
+def launch(trials):
+    with open(pathlib.Path(folder) / worker, "a") as log:
+        for one in trials:
+            log.write(f"{one.number}\\n")
+            log.flush()
+            time.sleep(0.02)
+            yield
+
+def outcome(trial):
+    return Outcome(values=(trial.point["lr"],))
+
+work_through(study, launch=launch, outcome=outcome)
+"""
+
+
+@pytest.fixture
+def opened(storage, request):
+    """opened(worker) -> the test's own study, seen by a worker."""
+    name = request.node.name
+    with contextlib.ExitStack() as stack:
+        yield lambda worker="a", plan=PLAN: stack.enter_context(
+            Study(storage, name, worker, plan)
+        )
+
+
+def test_what_is_planned_and_found_is_read_back(opened):
+    study = opened()
+    study.plan_trials(SPACE, POINTS, groups=[0, 1, 0])
+    assert [one.number for one in study.claim([0, 2])] == [0, 2]
+    study.finish(0, values=[0.5, 0.7], seconds=2.0)
+    study.finish(2, reason="memory was out")
+    again = opened().trials()
+    assert [one.point for one in again] == POINTS
+    assert [one.state for one in again] == ["complete", "waiting", "failed"]
+    assert (again[0].values, again[0].value) == ((0.5, 0.7), 0.6)
+    assert [one.order for one in again] == [0, None, 1]
+    assert again[2].reason == "memory was out"
+    assert again[1].group == 1
+
+
+def test_a_trial_is_granted_to_one_worker(opened):
+    first, second = opened("a"), opened("b")
+    first.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
+    second.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
+    assert len(second.trials()) == 3
+    assert [one.number for one in first.claim([0, 1])] == [0, 1]
+    assert second.claim([0, 1, 2]) == []  # the first of them is taken: not torn apart
+    assert [one.number for one in second.claim([2])] == [2]
+
+
+def test_what_a_gone_worker_held_waits_again(opened):
+    first, second = opened("a"), opened("b")
+    first.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
+    first.claim([0, 1])
+    first.say_alive()
+    second.reclaim()
+    assert [one.state for one in second.trials()] == ["running", "running", "waiting"]
+    opened("a").reclaim()  # it has been started again
+    assert {one.state for one in second.trials()} == {"waiting"}
+
+
+def test_what_a_silent_worker_held_waits_again(opened, monkeypatch):
+    first, second = opened("a"), opened("b")
+    first.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
+    first.claim([0])
+    first.say_alive()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + LOST_SECONDS + 1)
+    second.reclaim()
+    assert [one.number for one in second.claim([0])] == [0]
+    second.finish(0, values=[1.0])
+    first.finish(0, values=[2.0])  # it was only slow: the first word counts
+    assert first.trials()[0].value == 1.0
+
+
+def test_another_sweep_of_that_name_is_refused(opened):
+    opened()
+    with pytest.raises(InputError, match="of another sweep"):
+        opened(plan={**PLAN, "search": "grid"})
+
+
+def test_a_learning_search_asks_for_points_of_the_space(opened):
+    study = opened()
+    for number in range(4):
+        one = study.ask(SPACE, seed=0, group=lambda point: len(point))
+        assert one.number == number
+        assert one.state == "running"
+        assert one.group == len(one.point) == (3 if "rank" in one.point else 2)
+        study.finish(number, values=[one.point["lr"]])
+    assert {one.state for one in study.trials()} == {"complete"}
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://nobody:secret@127.0.0.1:1/none", "sqlite:////no/such/a.db"]
+)
+def test_a_storage_out_of_reach_is_refused_without_its_password(url):
+    pytest.importorskip("psycopg")
+    with pytest.raises(InputError, match="cannot be reached") as refused:
+        Study(url, "study", "a", PLAN)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("storage", ["journal", "postgres"], indirect=True)
+def test_four_workers_one_killed_train_every_trial_once(
+    opened, storage, tmp_path, request
+):
+    trials, name = 24, request.node.name
+    study = opened("planner", {"direction": "maximize"})
+    points = [{"lr": 0.001 * (i + 1), "method": "full"} for i in range(trials)]
+    study.plan_trials(SPACE, points, groups=[i // 4 for i in range(trials)])
+
+    def start(worker):
+        return subprocess.Popen(
+            [sys.executable, "-c", WORKER, storage, name, worker, str(tmp_path)]
+        )
+
+    workers = {f"w{i}": start(f"w{i}") for i in range(4)}
+    victim = tmp_path / "w2"
+    while not (victim.exists() and victim.read_text()):  # it trains
+        assert workers["w2"].poll() is None
+        time.sleep(0.01)
+    workers["w2"].send_signal(signal.SIGKILL)
+    assert workers["w2"].wait() == -signal.SIGKILL
+    held = {one.number for one in study.trials() if one.state == "running"}
+    workers["w2"] = start("w2")
+    assert [one.wait(60) for one in workers.values()] == [0, 0, 0, 0]
+    found = study.trials()
+    assert [one.number for one in found] == list(range(trials))
+    assert {one.state for one in found} == {"complete"}
+    assert [one.value for one in found] == [one.point["lr"] for one in found]
+    began = collections.Counter(
+        int(line)
+        for path in pathlib.Path(tmp_path).glob("w*")
+        for line in path.read_text().split()
+    )
+    assert began.keys() == set(range(trials))
+    assert {number for number, times in began.items() if times > 1} <= held

@@ -1,0 +1,60 @@
+"""One population of a sweep, in a process of its own: what leaks or breaks ends here.
+
+    python -m tljax.cli.sweep.group GROUP.json    -> run folders of its members
+
+The sweep that started it holds the other end of its standard input: where that is gone,
+this process goes too, so that no two ever write to one run folder.
+"""
+
+import contextlib
+import os
+import pathlib
+import sys
+import threading
+from collections.abc import Sequence
+
+from tljax.cli.command import run_command
+from tljax.settings import SETTINGS_OF_KIND, from_config
+from tljax.train.files import read_json
+
+NO_MEMORY = 3  # exit status
+_FULL = "RESOURCE_EXHAUSTED"  # how XLA says that memory is out
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains the group of a file; returns NO_MEMORY where memory was out."""
+    group = read_json(argv[0])
+    from tljax.cli.finetune import Member, finetune  # late: imports JAX
+    from tljax.cli.pretrain import pretrain
+
+    members = [
+        Member(
+            from_config(SETTINGS_OF_KIND[one["config"]["kind"]], one["config"]),
+            pathlib.Path(one["folder"]),
+        )
+        for one in group["members"]
+    ]
+    try:
+        if members[0].settings.kind == "finetune":
+            finetune(members, populations=pathlib.Path(group["populations"]))
+        else:
+            for one in members:
+                pretrain(one.settings, one.folder)
+    except MemoryError:
+        return NO_MEMORY
+    except Exception as error:  # XLA's own class stands in no public module
+        if _FULL not in str(error):
+            raise
+        return NO_MEMORY
+    return 0
+
+
+def _end_with_parent() -> None:
+    with contextlib.suppress(OSError):
+        os.read(0, 1)  # not sys.stdin, whose lock Python would miss at its end
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.exit(run_command(main, sys.argv[1:], program="tljax sweep"))

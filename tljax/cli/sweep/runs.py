@@ -1,0 +1,250 @@
+"""Trials as runs: a point -> settings and run folders -> a process -> its metric.
+
+trials/0017       the run of the first seed; further seeds: trials/0017-s1, ...
+groups/NAME.json  a population that was started; NAME.log what it said
+"""
+
+import contextlib
+import copy
+import dataclasses
+import io
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tljax.cli.sweep.group import NO_MEMORY
+from tljax.settings import SETTINGS_OF_KIND, InputError, from_config, to_dict
+from tljax.sweep.launch import LaunchError, Outcome
+from tljax.sweep.space import Point, identity
+from tljax.sweep.study import Trial
+from tljax.train.files import read_json, write_json
+from tljax.train.record import early_end, final_record, is_finished, read_record
+
+_POLL_SECONDS = 0.2
+_STOP_SECONDS = 60.0  # that a stopped population has to keep what it did
+SMALLER_IS_BETTER = ("ece", "bits_per_byte")
+
+
+class Runs:
+    """The runs of a sweep's trials.
+
+    Args:
+      folder: the sweep's.
+      config: the base config, plain dicts.
+      seeds: runs a trial, by seeds config.seed, config.seed + 1, ...
+      metric: path into a run's last record, e.g. 'validation/accuracy'.
+    """
+
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        config: Mapping[str, Any],
+        *,
+        seeds: int,
+        metric: str,
+        overridden: Sequence[str],
+    ):
+        self.folder, self.config = folder, config
+        self.seeds, self.metric, self.overridden = seeds, metric, overridden
+        self._groups: dict[Any, int] = {}
+        self._made: dict[str, list[Any]] = {}
+
+    def folders(self, number: int) -> list[pathlib.Path]:
+        """Of a trial's runs, one a seed."""
+        name = f"{number:04d}"
+        names = [name, *(f"{name}-s{i}" for i in range(1, self.seeds))]
+        return [self.folder / "trials" / name for name in names]
+
+    def settings(self, point: Point, *, final: bool = False) -> list[Any]:
+        """Of a trial's runs, one a seed, checked; the test split is seen if final.
+
+        Raises:
+          InputError: the point's values contradict each other or are out of range.
+        """
+        name = f"{identity(point)}{final}"
+        if name not in self._made:
+            with contextlib.redirect_stdout(io.StringIO()):  # said once is enough
+                self._made[name] = self._settings(point, final)
+        return self._made[name]
+
+    def _settings(self, point: Point, final: bool) -> list[Any]:
+        from tljax.cli.contradictions import check
+        from tljax.cli.models import adopt_architecture  # late: imports JAX
+        from tljax.cli.pretrain import check as check_pretrain
+
+        config = copy.deepcopy(dict(self.config))
+        for key, value in point.items():
+            node = config
+            *groups, name = key.split(".")
+            for group in groups:
+                node = node.setdefault(group, {})
+            node[name] = value
+        if config["kind"] == "finetune":
+            config["task"]["score_test"] = final
+            if not final:
+                config["task"].pop("others", None)
+        made = from_config(SETTINGS_OF_KIND[config["kind"]], config)
+        made = adopt_architecture(made, [*self.overridden, *point])
+        (check if made.kind == "finetune" else check_pretrain)(made)
+        return [
+            dataclasses.replace(made, seed=made.seed + seed)
+            for seed in range(self.seeds)
+        ]
+
+    def group(self, point: Point) -> int:
+        """The number of the population that a point trains in; asked in order."""
+        from tljax.cli.members import program_of
+
+        first = self.settings(point)[0]
+        # pre-training runs are no population: each is on its own
+        key = program_of(first) if first.kind == "finetune" else len(self._groups)
+        return self._groups.setdefault(key, len(self._groups))
+
+    def launch(self, trials: Sequence[Trial]) -> Iterator[None]:
+        """Trains trials in a process of their own; yields while it runs.
+
+        Raises:
+          LaunchError: it ended early.
+        """
+        name = self._started_as([one.number for one in trials])
+        runs = [
+            (folder, settings)
+            for number, point in self._points(name, trials)
+            for folder, settings in zip(
+                self.folders(number), self.settings(point), strict=True
+            )
+        ]
+        yield from self.run(name, runs)
+        self._group_file(name).unlink()
+
+    def run(
+        self, name: str, runs: Sequence[tuple[pathlib.Path, Any]]
+    ) -> Iterator[None]:
+        """Trains runs as the process `name`; see `launch`."""
+        path = self._group_file(name)
+        kept = read_json(path) if path.exists() else {}
+        members = [
+            {"folder": str(folder), "config": to_dict(settings)}
+            for folder, settings in runs
+        ]
+        populations = str(self.folder / "populations")
+        write_json(path, {**kept, "populations": populations, "members": members})
+        with open(path.with_suffix(".log"), "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tljax.cli.sweep.group", str(path)],
+                stdin=subprocess.PIPE, stdout=log, stderr=log,
+                start_new_session=True,  # Ctrl-C is ours to pass on, once
+            )  # fmt: skip
+            try:
+                while process.poll() is None:
+                    time.sleep(_POLL_SECONDS)
+                    yield
+            except BaseException:
+                _stop(process)
+                raise
+            finally:
+                process.stdin.close()
+        if process.returncode:
+            said = _last_line(path.with_suffix(".log"))
+            if process.returncode == 2:
+                raise LaunchError(said, divisible=False)
+            full = process.returncode in (NO_MEMORY, -signal.SIGKILL)
+            path.unlink()
+            raise LaunchError(
+                "memory was out" if full else f"its process broke off: {said}",
+                divisible=True,
+            )
+
+    def outcome(self, trial: Trial) -> Outcome | None:
+        """What came of a trial, from its run folders; None while one has not ended."""
+        folders = self.folders(trial.number)
+        if not all((one / "manifest.json").exists() for one in folders):
+            return None
+        if not all(is_finished(one) for one in folders):
+            return None
+        finals = [final_record(one) for one in folders]
+        seconds = sum(
+            read_record(one / "manifest.json").get("time_seconds", 0) for one in folders
+        )
+        reasons = [early_end(one) for one in finals]
+        if any(one["params_sha256"] is None for one in finals):
+            return Outcome(seconds=seconds, reason=next(filter(None, reasons)))
+        values = tuple(value_of(one, self.metric) for one in finals)
+        return Outcome(values=values, seconds=seconds)
+
+    def _group_file(self, name: str) -> pathlib.Path:
+        return self.folder / "groups" / f"{name}.json"
+
+    def _started_as(self, numbers: Sequence[int]) -> str:
+        """The population that these trials were started in, or a new one's name.
+
+        A population that was stopped goes on whole: its checkpoints are of all members.
+        """
+        for path in sorted((self.folder / "groups").glob("*.json")):
+            there = {number for number, _ in read_json(path).get("trials", [])}
+            if there >= set(numbers):
+                return path.stem
+        return f"{min(numbers):04d}x{len(numbers)}"
+
+    def _points(
+        self, name: str, trials: Sequence[Trial]
+    ) -> list[tuple[int, dict[str, Any]]]:
+        path = self._group_file(name)
+        if path.exists():
+            return [(number, point) for number, point in read_json(path)["trials"]]
+        points = [(one.number, one.point) for one in trials]
+        write_json(path, {"trials": points})
+        return points
+
+
+def value_of(final: Mapping[str, Any], metric: str) -> float:
+    """A number of a run's last record.
+
+    Raises:
+      InputError: it has none of that name.
+    """
+    node: Any = final
+    for name in metric.split("/"):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    value = node.get("value") if isinstance(node, Mapping) else None
+    if value is None:
+        raise InputError(f"--metric={metric} is not in the last record of a run")
+    return float(value)
+
+
+def metrics_of(kind: str) -> list[str]:
+    """What --metric may be, for runs of a kind."""
+    if kind == "pretrain":
+        return ["bits_per_byte"]
+    import numpy as np
+
+    from tljax.evaluate.classification import full_record  # late: imports JAX
+
+    names = full_record(np.array([0, 1]), np.full((2, 2), 0.5))
+    return [f"validation/{name}" for name in names]
+
+
+def direction_of(metric: str) -> str:
+    """'maximize', or 'minimize' where smaller is better."""
+    small = metric.rpartition("/")[2] in SMALLER_IS_BETTER
+    return "minimize" if small else "maximize"
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """Ends a population as Ctrl-C does: with a checkpoint."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _last_line(log: pathlib.Path) -> str:
+    lines = [one for one in log.read_text("utf-8", "replace").splitlines() if one]
+    said = lines[-1] if lines else "it said nothing"
+    return said.removeprefix("tljax sweep: error: ")

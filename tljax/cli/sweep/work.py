@@ -1,0 +1,200 @@
+"""A sweep at work: its trials laid down, grouped, shown, trained, reported.
+
+plan -> points -> groups (-> shown: what trains together) -> work_through -> trials.json
+"""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from tljax.cli.sweep import Plan
+from tljax.cli.sweep.runs import Runs, value_of
+from tljax.cli.sweep.table import SweepTable, point_text
+from tljax.settings import InputError
+from tljax.sweep.launch import work_through
+from tljax.sweep.search import points as draw
+from tljax.sweep.space import Point, from_rows
+from tljax.sweep.study import Study, Trial
+from tljax.train.files import read_json, write_json
+from tljax.train.progress import Progress
+from tljax.train.record import final_record, is_finished
+
+_ROUND = 4  # trials that TPE asks for at a time
+BAD = -1  # the group of points that no run can have
+
+
+def runs_of(plan: Plan, folder: pathlib.Path) -> Runs:
+    """The runs of a sweep."""
+    return Runs(
+        folder, plan.config, seeds=plan.seeds, metric=plan.metric,
+        overridden=plan.overridden,
+    )  # fmt: skip
+
+
+def show(plan: Plan, folder: pathlib.Path) -> None:
+    """Prints what would train together; writes nothing."""
+    runs = runs_of(plan, folder)
+    if plan.search == "tpe":
+        runs.settings(next(iter(_draw(plan, search="random", trials=1))))
+        print(f"{plan.trials} trials of {plan.seeds} seeds, chosen as results come")
+        return
+    points = _draw(plan)
+    _show_groups(plan, points, *_groups(runs, points))
+
+
+def work(plan: Plan, folder: pathlib.Path, *, worker: str, final: bool) -> None:
+    """Trains what is left of a sweep and reports it.
+
+    Args:
+      plan: of the sweep.
+      folder: its work folder, which no other command works in.
+      worker: this worker's name, the same after a restart.
+      final: whether the winner is scored on the test split.
+    """
+    runs, space = runs_of(plan, folder), from_rows(plan.space)
+    # of a journal: a worker that was killed while it wrote leaves its lock
+    (folder / "journal.log.lock").unlink(missing_ok=True)
+    journal = str(folder / "journal.log")
+    study = Study(plan.storage or journal, plan.study, worker, plan.shared())
+    write_json(folder / "sweep.json", dataclasses.asdict(plan))
+    bad: dict[int, str] = {}
+    if plan.search != "tpe":
+        points = _draw(plan)
+        groups, bad = _groups(runs, points)
+        if any(not one.ended for one in study.trials()) or not study.trials():
+            _show_groups(plan, points, groups, bad)
+        study.plan_trials(space, points, groups)
+    for number in bad:
+        if study.claim([number]):
+            study.finish(number, reason=bad[number])
+    with SweepTable(plan.metric, plan.direction, plan.trials) as table:
+
+        def tell() -> None:
+            if table.due:
+                table.show(study.trials())
+
+        work_through(
+            study, launch=runs.launch, outcome=runs.outcome, tell=tell, say=table.say,
+            more=lambda: _ask(plan, study, runs) if plan.search == "tpe" else (),
+        )  # fmt: skip
+        table.show(study.trials(), last=True)
+    write_json(folder / "trials.json", [one.row() for one in study.trials()])
+    if final:
+        _score_winner(plan, runs, study.trials(), folder)
+
+
+def _draw(plan: Plan, **other) -> list[Point]:
+    asked = {"search": plan.search, "seed": plan.seed, "trials": plan.trials, **other}
+    return draw(from_rows(plan.space), **asked)
+
+
+def _groups(runs: Runs, points: Sequence[Point]) -> tuple[list[int], dict[int, str]]:
+    """The population of each point, and why those that have none are bad."""
+    groups, bad = [], {}
+    for number, point in enumerate(points):
+        try:
+            groups.append(runs.group(point))
+        except InputError as error:
+            groups.append(BAD)
+            bad[number] = str(error)
+    if len(bad) == len(points):
+        raise InputError(f"no point of the space can be trained: {bad[0]}")
+    return groups, bad
+
+
+def _show_groups(plan, points, groups, bad) -> None:
+    counts = collections.Counter(one for one in groups if one != BAD)
+    runs = len(points) * plan.seeds
+    print(
+        f"{len(points)} trials of {plan.seeds} seeds = {runs:,} runs, in {len(counts)}"
+        f" processes one after another"
+    )
+    for group, count in sorted(counts.items()):
+        mine = [
+            point for point, own in zip(points, groups, strict=True) if own == group
+        ]
+        alike = {
+            key: value
+            for key, value in mine[0].items()
+            if all(one.get(key) == value for one in mine)
+        }
+        told = point_text(alike) if count > 1 else point_text(mine[0])
+        what = "a population" if plan.config["kind"] == "finetune" else "in turn"
+        print(f"  {group}: {count * plan.seeds} runs, {what} {told}".rstrip())
+    for number, reason in bad.items():
+        print(f"  trial {number} cannot be trained: {reason}")
+
+
+def _ask(plan: Plan, study: Study, runs: Runs) -> list[Trial]:
+    """The next trials of TPE; those of another population wait for their turn."""
+    space, there = from_rows(plan.space), study.trials()
+    for one in there:  # populations are numbered as they came
+        _group_of(runs, one.point)
+    asked = []
+    for _ in range(min(_ROUND, plan.trials - len(there))):
+        one = study.ask(
+            space, seed=plan.seed, group=lambda point: _group_of(runs, point)
+        )
+        if one.group == BAD:
+            study.finish(one.number, reason=_reason(runs, one.point))
+        else:
+            asked.append(one)
+    first = [one for one in asked if one.group == asked[0].group]
+    study.give_back([one.number for one in asked if one not in first])
+    return first
+
+
+def _group_of(runs: Runs, point: Point) -> int:
+    try:
+        return runs.group(point)
+    except InputError:
+        return BAD
+
+
+def _reason(runs: Runs, point: Point) -> str:
+    try:
+        runs.settings(point)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _score_winner(plan, runs, trials, folder) -> None:
+    path = folder / "final.json"
+    best = SweepTable(plan.metric, plan.direction, plan.trials).best(
+        [one for one in trials if one.state == "complete"]
+    )
+    if not best:
+        raise InputError("--final: no trial has a value, so there is no winner")
+    winner = best[0]
+    if path.exists():
+        if read_json(path)["trial"] != winner.number:
+            raise InputError(
+                f"the test split was read for trial {read_json(path)['trial']} and the"
+                f" best is now {winner.number}; a second look would be a choice by test"
+                " items: start a sweep in another --workdir"
+            )
+        return
+    seen = [
+        (folder / "final" / f"s{seed}", settings)
+        for seed, settings in enumerate(runs.settings(winner.point, final=True))
+    ]
+    with Progress("final", 1) as progress:
+        for _ in runs.run("final", seen):
+            pass
+        progress.update(1)
+    finals = [final_record(one) for one, _ in seen]
+    tried = [one for one in runs.folders(winner.number) if is_finished(one)]
+    hashes = [final_record(one)["params_sha256"] for one in tried]
+    metric = "test/" + plan.metric.rpartition("/")[2]
+    write_json(
+        path,
+        {
+            "trial": winner.number,
+            "params": winner.point,
+            "test": {"values": [value_of(one, metric) for one in finals]},
+            "folders": [str(one.relative_to(folder)) for one, _ in seen],
+            "repeated_exactly": hashes == [one["params_sha256"] for one in finals],
+        },
+    )

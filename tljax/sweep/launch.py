@@ -1,0 +1,143 @@
+"""Working through a study: a population after the other is claimed, trained, recorded.
+
+    claim -> launch (yields while it trains) -> outcome of each trial, as it ends
+                 |- out of memory, or a crash: two halves, one after another
+                 '- refused, or alone: failed, with the reason
+
+What training is, the caller says (`launch`, `outcome`); nothing here knows of runs.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from tljax.settings import InputError
+from tljax.sweep.study import Study, Trial
+
+_ALIVE_SECONDS = 15.0
+_POLL_SECONDS = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of a trial: `Study.finish` takes the same."""
+
+    values: tuple[float, ...] = ()
+    seconds: float = 0.0
+    reason: str = ""
+    pruned: bool = False
+
+
+class LaunchError(Exception):
+    """A population ended before its trials did.
+
+    Attributes:
+      reason: one line.
+      divisible: whether a part of it may fare better (memory; one that crashes all).
+    """
+
+    def __init__(self, reason: str, *, divisible: bool):
+        super().__init__(reason)
+        self.reason, self.divisible = reason, divisible
+
+
+Launch = Callable[[Sequence[Trial]], Iterator[None]]
+
+
+def work_through(
+    study: Study,
+    *,
+    launch: Launch,
+    outcome: Callable[[Trial], Outcome | None],
+    more: Callable[[], Sequence[Trial]] = tuple,
+    tell: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Trains what waits, until nothing waits or runs, here or at other workers.
+
+    Args:
+      study: its trials are planned.
+      launch: trains trials that share a program; yields now and then; raises
+        LaunchError where it ends early.
+      outcome: of a trial of this worker's; None while it trains.
+      more: asks for trials of this worker's when none waits (TPE); () = no more.
+      tell: called now and then, to show how far it is.
+      say: a line for the user.
+    """
+    worker = _Worker(study, launch, outcome, tell, say)
+    while True:
+        study.reclaim()
+        trials = study.trials()
+        waiting = [one for one in trials if one.state == "waiting"]
+        if waiting:
+            first = waiting[0].group
+            claimed = study.claim([one.number for one in waiting if one.group == first])
+        else:
+            claimed = list(more())
+        if claimed:
+            worker.run(claimed)
+        elif not waiting:
+            if all(one.ended for one in trials):
+                return
+            worker.tick()  # other workers are at it
+            time.sleep(_POLL_SECONDS)
+
+
+class _Worker:
+    def __init__(self, study, launch, outcome, tell, say):
+        self.study, self.launch, self.outcome = study, launch, outcome
+        self.tell, self.say = tell, say
+        self.alive = 0.0
+
+    def run(self, trials: Sequence[Trial]) -> None:
+        """Trains claimed trials and records them; those left wait again if stopped."""
+        left = {one.number: one for one in trials}
+        try:
+            self._run(left)
+        finally:
+            self.study.give_back(list(left))
+
+    def _run(self, left: dict[int, Trial]) -> None:
+        queue = [list(left.values())]
+        while queue:
+            trials = queue.pop(0)
+            try:
+                self.tick()
+                for _ in self.launch(trials):
+                    self.tick()
+                    self._collect(trials, left)
+                self._collect(trials, left)
+                self._fail(trials, left, "it ended without a last record")
+            except LaunchError as error:
+                self._collect(trials, left)
+                rest = [one for one in trials if one.number in left]
+                if error.divisible and len(rest) > 1:
+                    half = -(-len(rest) // 2)
+                    self.say(
+                        f"{len(rest)} trials together: {error.reason}; they go on in"
+                        " two halves"
+                    )
+                    queue[:0] = [rest[:half], rest[half:]]
+                else:
+                    self._fail(trials, left, error.reason)
+            except InputError as error:
+                self._fail(trials, left, str(error))
+
+    def tick(self) -> None:
+        """Tells others that we are there, and the user how far it is."""
+        if time.monotonic() - self.alive > _ALIVE_SECONDS:
+            self.alive = time.monotonic()
+            self.study.say_alive()
+        self.tell()
+
+    def _collect(self, trials, left) -> None:
+        for one in trials:
+            if one.number in left and (found := self.outcome(one)):
+                self.study.finish(one.number, **dataclasses.asdict(found))
+                del left[one.number]
+
+    def _fail(self, trials, left, reason) -> None:
+        for one in trials:
+            if one.number in left:
+                self.study.finish(one.number, reason=reason)
+                del left[one.number]

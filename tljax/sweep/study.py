@@ -1,0 +1,358 @@
+"""The study of a sweep: what every trial is, who works on it, what came of it.
+
+    plan -> WAITING -> claimed: RUNNING -> COMPLETE | FAIL | PRUNED
+                ^------- its worker is gone
+
+Kept by Optuna: a journal file, SQLite, or a server that several workers share. A trial
+is claimed by one change of state, of which the storage grants each to one worker only.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from tljax.settings import InputError
+from tljax.sweep.space import Dimension, Point, Space
+from tljax.train.files import canonical_json
+
+STATES = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.FAIL: "failed",
+    TrialState.PRUNED: "pruned",
+}
+LOST_SECONDS = 120.0  # a worker that says nothing for so long is gone
+_PLAN, _PLANNED = "plan", "trials_planned"
+_STARTUP = 10  # trials that TPE draws at random, as its authors' default
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One point and what is known of it.
+
+    Attributes:
+      number: its place in the study, from 0.
+      point: key -> value.
+      state: one of STATES' words.
+      group: the population that it trains in.
+      values: the metric of each seed; () until it has ended.
+      value: their mean; None where there is none.
+      reason: why it failed or was pruned.
+      seconds: that it took.
+      order: place in the order of ending; None until then.
+    """
+
+    number: int
+    point: Point
+    state: str
+    group: int
+    values: tuple[float, ...] = ()
+    value: float | None = None
+    reason: str = ""
+    seconds: float = 0.0
+    order: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.state in ("complete", "failed", "pruned")
+
+    def row(self) -> dict[str, Any]:
+        """As trials.json has it."""
+        found = dataclasses.asdict(self)
+        return {"params": found.pop("point"), **found, "values": list(self.values)}
+
+
+class Study:
+    """The trials of one sweep, seen by one worker.
+
+    Raises:
+      InputError: the storage cannot be reached, or holds another sweep of that name.
+    """
+
+    def __init__(self, storage: str, name: str, worker: str, plan: Mapping[str, Any]):
+        """Opens or makes it.
+
+        Args:
+          storage: a URL as 'sqlite:///FILE' or 'postgresql://...', or a journal's file.
+          name: of the study.
+          worker: this worker's own name; the same after a restart.
+          plan: as JSON; that of the study if it is there.
+        """
+        self.worker, self.name, self.plan = worker, name, dict(plan)
+        self._opened = contextlib.ExitStack()
+        self._storage = _open(storage, self._opened)
+        directions = [
+            {
+                "maximize": optuna.study.StudyDirection.MAXIMIZE,
+                "minimize": optuna.study.StudyDirection.MINIMIZE,
+            }[plan["direction"]]
+        ]
+        try:
+            self._id = self._storage.create_new_study(directions, name)
+            self._storage.set_study_user_attr(self._id, _PLAN, canonical_json(plan))
+        except optuna.exceptions.DuplicatedStudyError:
+            self._id = self._storage.get_study_id_from_name(name)
+            self._compare(storage)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._opened.close()
+
+    def __enter__(self) -> "Study":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _compare(self, storage: str) -> None:
+        theirs = self._attribute(_PLAN)
+        for _ in range(50):  # another worker is just making it
+            if theirs is not None:
+                break
+            time.sleep(0.1)
+            theirs = self._attribute(_PLAN)
+        if theirs != canonical_json(self.plan):
+            self.close()
+            raise InputError(
+                f"{storage} holds a study {self.name!r} of another sweep; give"
+                " --study=NAME for one of its own"
+            )
+
+    def _attribute(self, name: str) -> Any:
+        return self._storage.get_study_user_attrs(self._id).get(name)
+
+    def plan_trials(
+        self, space: Space, points: Sequence[Point], groups: Sequence[int]
+    ) -> None:
+        """Lays down the trials that are not there yet, in order of number.
+
+        Workers that come at once may both do it: the first of a number counts.
+        """
+        there = {trial.number for trial in self.trials()}
+        for number, (point, group) in enumerate(zip(points, groups, strict=True)):
+            if number not in there:
+                self._storage.create_new_trial(
+                    self._id, _template(space, point, number, group)
+                )
+
+    def ask(self, space: Space, *, seed: int, group: Callable[[Point], int]) -> Trial:
+        """A trial of this worker's, at the next point of TPE from all that is known.
+
+        Source: Bergstra et al. 2011; Optuna's, with the constant liar for those that
+        still run.
+        """
+        with warnings.catch_warnings():
+            kind = optuna.exceptions.ExperimentalWarning
+            warnings.simplefilter("ignore", kind)
+            sampler = optuna.samplers.TPESampler(
+                seed=seed
+                + len(self.trials()),  # a restart goes on, and does not repeat
+                n_startup_trials=_STARTUP,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+            )
+        study = optuna.load_study(
+            study_name=self.name, storage=self._storage, sampler=sampler
+        )
+        asked = study.ask()
+        _suggest(asked, space)
+        for name, value in (
+            ("number", asked.number),
+            ("group", group(asked.params)),
+            ("worker", self.worker),
+        ):
+            asked.set_user_attr(name, value)
+        return next(one for one in self.trials() if one.number == asked.number)
+
+    def claim(self, numbers: Sequence[int]) -> list[Trial]:
+        """Those of some waiting trials that are now this worker's.
+
+        The first is asked for first: who does not get it gets none, so that two workers
+        do not tear a population apart.
+        """
+        ours = []
+        for index, number in enumerate(sorted(numbers)):
+            trial_id = self._ids()[number]
+            if self._change(trial_id, TrialState.RUNNING):
+                self._storage.set_trial_user_attr(trial_id, "worker", self.worker)
+                ours.append(number)
+            elif index == 0:
+                return []
+        by_number = {one.number: one for one in self.trials()}
+        return [by_number[number] for number in ours]
+
+    def _change(self, trial_id: int, state: TrialState, values=None) -> bool:
+        try:
+            return self._storage.set_trial_state_values(trial_id, state, values)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+
+    def finish(
+        self,
+        number: int,
+        *,
+        values: Sequence[float] = (),
+        seconds: float = 0.0,
+        reason: str = "",
+        pruned: bool = False,
+    ) -> None:
+        """Writes down what came of a trial of this worker's.
+
+        Args:
+          number: of the trial.
+          values: the metric of each seed; () = it failed.
+          seconds: that it took.
+          reason: why it failed or was pruned.
+          pruned: whether it was.
+        """
+        trial_id = self._ids()[number]
+        order = sum(trial.ended for trial in self.trials())
+        state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self._finish(trial_id, values, state, seconds, reason, order)
+
+    def _finish(self, trial_id, values, state, seconds, reason, order) -> None:
+        for name, value in (
+            ("values", list(values)),
+            ("seconds", round(seconds, 3)),
+            ("reason", reason),
+            ("order", order),
+        ):
+            self._storage.set_trial_user_attr(trial_id, name, value)
+        if not values:
+            self._change(trial_id, TrialState.FAIL)
+            return
+        self._change(trial_id, state, [sum(values) / len(values)])
+
+    def give_back(self, numbers: Sequence[int]) -> None:
+        """Trials of this worker's that wait again."""
+        for number in numbers:
+            self._change(self._ids()[number], TrialState.WAITING)
+
+    def reclaim(self) -> None:
+        """Trials wait again whose worker is gone: this one as it was, or one silent."""
+        told = self._storage.get_study_user_attrs(self._id)
+        for frozen in self._numbered().values():
+            if frozen.state is not TrialState.RUNNING:
+                continue
+            worker = frozen.user_attrs.get("worker")
+            begun = frozen.datetime_start or datetime.datetime.now()
+            last = told.get(f"alive {worker}", begun.timestamp())
+            if worker == self.worker or time.time() - last > LOST_SECONDS:
+                self._change(frozen._trial_id, TrialState.WAITING)
+
+    def say_alive(self) -> None:
+        """Others see that this worker has not gone; more often than LOST_SECONDS."""
+        self._storage.set_study_user_attr(self._id, f"alive {self.worker}", time.time())
+
+    def trials(self) -> list[Trial]:
+        """All of them, by number."""
+        return [_trial(one) for _, one in sorted(self._numbered().items())]
+
+    def _numbered(self) -> dict[int, FrozenTrial]:
+        """The first trial of each number: what two planners made twice counts once."""
+        found: dict[int, FrozenTrial] = {}
+        for one in self._storage.get_all_trials(self._id, deepcopy=False):
+            if "number" in one.user_attrs:
+                found.setdefault(one.user_attrs["number"], one)
+        return found
+
+    def _ids(self) -> dict[int, int]:
+        return {number: one._trial_id for number, one in self._numbered().items()}
+
+
+def _trial(frozen: FrozenTrial) -> Trial:
+    kept = frozen.user_attrs
+    ended = frozen.state.is_finished()
+    return Trial(
+        number=kept["number"],
+        point=dict(frozen.params),
+        state=STATES[frozen.state],
+        group=kept["group"],
+        values=tuple(kept.get("values", ())) if ended else (),
+        value=frozen.value if ended and frozen.values else None,
+        reason=kept.get("reason", ""),
+        seconds=kept.get("seconds", 0.0),
+        order=kept.get("order") if ended else None,
+    )
+
+
+def _template(space: Space, point: Point, number: int, group: int) -> FrozenTrial:
+    distributions = {
+        one.key: _distribution(one) for one in space.dimensions if one.key in point
+    }
+    return optuna.trial.create_trial(
+        state=TrialState.WAITING,
+        params=dict(point),
+        distributions=distributions,
+        user_attrs={"number": number, "group": group},
+    )
+
+
+def _distribution(one: Dimension) -> BaseDistribution:
+    if one.kind == "choice":
+        return CategoricalDistribution(one.choices)
+    kind = IntDistribution if one.kind == "int" else FloatDistribution
+    return kind(one.low, one.high, log=one.log)
+
+
+def _suggest(trial: optuna.Trial, space: Space) -> None:
+    """Draws every key that counts, in order."""
+    point: Point = {}
+    for one in space.dimensions:
+        if not one.counts(point):
+            continue
+        if one.kind == "choice":
+            point[one.key] = trial.suggest_categorical(one.key, one.choices)
+        elif one.kind == "int":
+            point[one.key] = trial.suggest_int(
+                one.key, int(one.low), int(one.high), log=one.log
+            )
+        else:
+            point[one.key] = trial.suggest_float(
+                one.key, one.low, one.high, log=one.log
+            )
+
+
+def _open(storage: str, opened: contextlib.ExitStack) -> optuna.storages.BaseStorage:
+    """The storage behind a URL or a journal's file. Raises: InputError."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if "://" not in storage:
+        return JournalStorage(JournalFileBackend(storage))
+    shown = re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", storage)  # without its password
+    try:
+        url = storage.replace("postgresql://", "postgresql+psycopg://")
+        found = RDBStorage(url)
+    except ImportError as error:
+        raise InputError(
+            f"--storage={shown} needs a driver ({error}); pip install 'tljax[postgres]'"
+        ) from error
+    except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise InputError(
+            f"--storage={shown} cannot be reached: {why}; mend that, or leave --storage"
+            " out for a journal in the work folder"
+        ) from error
+    opened.callback(found.engine.dispose)
+    opened.callback(found.remove_session)
+    return optuna.storages.get_storage(found)
