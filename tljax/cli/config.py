@@ -165,7 +165,12 @@ def _place(argument: str) -> tuple[pathlib.Path, str]:
 def _read_python(path: pathlib.Path, preset: str) -> dict[str, Any]:
     """What get_config(preset) of FILE.py returns, or get_config() without one."""
     config = _call(path, "get_config", [preset] if preset else [])
-    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    try:
+        return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"--config: {path} cannot be run: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _call(path: pathlib.Path, name: str, given: list, *, needed: bool = True) -> Any:
