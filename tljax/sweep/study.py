@@ -99,6 +99,7 @@ class Study:
         """
         self.worker, self.name, self.plan = worker, name, dict(plan)
         self._opened = contextlib.ExitStack()
+        self._ids: dict[int, int] = {}
         self._storage = _open(storage, self._opened)
         directions = [
             {
@@ -192,7 +193,7 @@ class Study:
         """
         ours = []
         for index, number in enumerate(sorted(numbers)):
-            trial_id = self._ids()[number]
+            trial_id = self._id_of(number)
             if self._change(trial_id, TrialState.RUNNING):
                 self._storage.set_trial_user_attr(trial_id, "worker", self.worker)
                 ours.append(number)
@@ -225,29 +226,27 @@ class Study:
           reason: why it failed or was pruned.
           pruned: whether it was.
         """
-        trial_id = self._ids()[number]
-        order = sum(trial.ended for trial in self.trials())
+        found = {
+            "values": list(values),
+            "seconds": round(seconds, 3),
+            "reason": reason,
+            "order": sum(trial.ended for trial in self.trials()),
+        }
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self._finish(trial_id, values, state, seconds, reason, order)
+            self._finish(self._id_of(number), values, state, found)
 
-    def _finish(self, trial_id, values, state, seconds, reason, order) -> None:
-        for name, value in (
-            ("values", list(values)),
-            ("seconds", round(seconds, 3)),
-            ("reason", reason),
-            ("order", order),
-        ):
-            self._storage.set_trial_user_attr(trial_id, name, value)
-        if not values:
+    def _finish(self, trial_id, values, state, found) -> None:
+        self._storage.set_trial_user_attr(trial_id, "found", found)
+        if values:
+            self._change(trial_id, state, [sum(values) / len(values)])
+        else:
             self._change(trial_id, TrialState.FAIL)
-            return
-        self._change(trial_id, state, [sum(values) / len(values)])
 
     def give_back(self, numbers: Sequence[int]) -> None:
         """Trials of this worker's that wait again."""
         for number in numbers:
-            self._change(self._ids()[number], TrialState.WAITING)
+            self._change(self._id_of(number), TrialState.WAITING)
 
     def reclaim(self) -> None:
         """Trials wait again whose worker is gone: this one as it was, or one silent."""
@@ -277,23 +276,26 @@ class Study:
                 found.setdefault(one.user_attrs["number"], one)
         return found
 
-    def _ids(self) -> dict[int, int]:
-        return {number: one._trial_id for number, one in self._numbered().items()}
+    def _id_of(self, number: int) -> int:
+        """The storage's own name of a trial; it never changes."""
+        if number not in self._ids:
+            self._ids = {n: one._trial_id for n, one in self._numbered().items()}
+        return self._ids[number]
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
     kept = frozen.user_attrs
-    ended = frozen.state.is_finished()
+    found = kept.get("found", {}) if frozen.state.is_finished() else {}
     return Trial(
         number=kept["number"],
         point=dict(frozen.params),
         state=STATES[frozen.state],
         group=kept["group"],
-        values=tuple(kept.get("values", ())) if ended else (),
-        value=frozen.value if ended and frozen.values else None,
-        reason=kept.get("reason", ""),
-        seconds=kept.get("seconds", 0.0),
-        order=kept.get("order") if ended else None,
+        values=tuple(found.get("values", ())),
+        value=frozen.value if found.get("values") else None,
+        reason=found.get("reason", ""),
+        seconds=found.get("seconds", 0.0),
+        order=found.get("order"),
     )
 
 
