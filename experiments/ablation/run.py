@@ -27,8 +27,8 @@ from tljax.cli.finetune import Member, finetune
 from tljax.cli.models import source_settings
 from tljax.cli.pretrain import check as check_pretrain
 from tljax.cli.pretrain import pretrain
+from tljax.cli.sweep.tune import tune
 from tljax.data.sources import open_source
-from tljax.report.records import load_final
 from tljax.settings import (
     FinetuneSettings,
     InputError,
@@ -254,28 +254,23 @@ def _tune(settings, folder, starts) -> dict[str, float]:
 
 def _try(settings, folder, arm, starts) -> list[dict]:
     """An arm's rates, best first, with one validation accuracy a seed."""
-    rates, seeds = settings.tuning.rates[arm], range(settings.tuning.seeds)
-    members = {
-        (rate, seed): Member(
-            finetune_settings(
-                settings,
-                arm,
-                seed=TUNING_SEED + seed,
-                rate=rate,
-                starts=starts,
-                tuning=True,
-            ),
-            folder / "tuning" / f"{arm}-{rate:g}-s{seed}",
-        )
-        for rate in rates
-        for seed in seeds
-    }
-    populations = folder / "populations"
-    finetune(list(members.values()), populations=populations, title=f"tune {arm}")
-    rows = []
-    for rate in rates:
-        finals = [load_final(members[rate, seed].folder) for seed in seeds]
-        values = [final["validation"]["accuracy"]["value"] for final in finals]
-        mean = sum(values) / len(values)
-        rows.append({"lr_peak": rate, "validation_accuracy": mean, "values": values})
-    return sorted(rows, key=lambda row: -row["validation_accuracy"])
+    first = finetune_settings(
+        settings, arm, seed=TUNING_SEED, rate=settings.tuning.rates[arm][0],
+        starts=starts, tuning=True,
+    )  # fmt: skip
+    ranked = tune(
+        first,
+        [{"optim.lr_peak": rate} for rate in settings.tuning.rates[arm]],
+        seeds=settings.tuning.seeds,
+        folder=folder / "tuning" / arm,
+        populations=folder / "populations",
+        title=f"tune {arm}",
+    )
+    return [
+        {
+            "lr_peak": one.point["optim.lr_peak"],
+            "validation_accuracy": one.value,
+            "values": list(one.values),
+        }
+        for one in ranked
+    ]

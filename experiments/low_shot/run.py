@@ -31,10 +31,10 @@ from experiments.stages import (
 )
 from tljax.cli.finetune import Member, finetune
 from tljax.cli.pretrain import pretrain
+from tljax.cli.sweep.tune import tune
 from tljax.data.sources import open_source
 from tljax.evaluate.contamination import NGRAM, contaminated
 from tljax.report.page import write_experiment_report
-from tljax.report.records import load_final
 from tljax.settings import to_dict
 from tljax.train.files import read_json, write_json
 from tljax.train.record import open_run
@@ -117,45 +117,34 @@ def _tune(settings, folder, lm) -> dict:
 
 def _try_grids(settings, folder, arm, lm) -> dict[str, list[dict]]:
     """The grid points of each size, best first, after training an arm with all."""
-    grids, seeds = tuning_grids(settings), settings.tuning.seeds
-    members = {}
-    for n, choice, seed in (
-        (n, choice, seed)
-        for n, grid in grids.items()
-        for choice in grid
-        for seed in range(seeds)
-    ):
-        point = "-".join(f"{value:g}" for value in dataclasses.astuple(choice))
-        name = f"{arm}-n{n}-{point}-s{seed}"
-        made = finetune_settings(
-            settings,
-            arm=arm,
-            n=n,
-            seed=TUNING_SEED + seed,
-            choice=choice,
-            lm=str(lm),
-            tuning=True,
-        )
-        members[n, choice, seed] = Member(made, folder / "tuning" / name)
-    populations = folder / "populations"
-    finetune(list(members.values()), populations=populations, title=f"tune {arm}")
-    return {str(n): _ranked(members, n, grid, seeds) for n, grid in grids.items()}
-
-
-def _ranked(members, n, grid, seeds) -> list[dict]:
-    """Grid points, best first, with their validation accuracy: one value a seed."""
-    rows = []
-    for choice in grid:
-        values = [
-            load_final(members[n, choice, seed].folder)["validation"]["accuracy"][
-                "value"
-            ]
-            for seed in range(seeds)
-        ]
-        mean = sum(values) / seeds
-        row = {"validation_accuracy": mean, "values": values}
-        rows.append({**dataclasses.asdict(choice), **row})
-    return sorted(rows, key=lambda row: -row["validation_accuracy"])
+    grids = tuning_grids(settings)
+    sizes = [(n, choice) for n, grid in grids.items() for choice in grid]
+    n, choice = sizes[0]
+    first = finetune_settings(
+        settings, arm=arm, n=n, seed=TUNING_SEED, choice=choice, lm=str(lm), tuning=True
+    )
+    ranked = tune(
+        first,
+        [
+            {
+                "task.n": n,
+                "optim.lr_peak": choice.lr_peak,
+                "epochs": choice.epochs,
+                "optim.layer_decay": choice.layer_decay,
+            }
+            for n, choice in sizes
+        ],
+        seeds=settings.tuning.seeds,
+        folder=folder / "tuning" / arm,
+        populations=folder / "populations",
+        title=f"tune {arm}",
+    )
+    rows = {str(n): [] for n in grids}
+    for one in ranked:
+        n, choice = sizes[one.number]
+        row = {"validation_accuracy": one.value, "values": list(one.values)}
+        rows[str(n)].append({**dataclasses.asdict(choice), **row})
+    return rows
 
 
 def _baseline(settings, folder) -> None:

@@ -110,7 +110,7 @@ def test_every_phase_leaves_its_files_goes_on_when_stopped_and_repeats_nothing(
     accuracies = [row["validation_accuracy"] for row in ranked]
     assert accuracies == sorted(accuracies, reverse=True) and len(ranked) == 2
     assert arms["full"]["lr_peak"] == ranked[0]["lr_peak"]
-    for folder in (work / "tuning").iterdir():
+    for folder in (work / "tuning").glob("*/trials/*"):
         found = [path.name for path in (folder / "predictions").iterdir()]
         assert found == ["validation.jsonl"]
     page = (work / "report.html").read_text()

@@ -11,7 +11,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from tljax.settings import InputError
 from tljax.sweep.study import Study, Trial
 
 _ALIVE_SECONDS = 15.0
@@ -120,8 +119,6 @@ class _Worker:
                     queue[:0] = [rest[:half], rest[half:]]
                 else:
                     self._fail(trials, left, error.reason)
-            except InputError as error:
-                self._fail(trials, left, str(error))
 
     def tick(self) -> None:
         """Tells others that we are there, and the user how far it is."""

@@ -150,6 +150,8 @@ class Runs:
                 process.stdin.close()
         if process.returncode:
             said = _last_line(path.with_suffix(".log"))
+            if said.startswith("cannot write"):  # a full disk fails no trial
+                raise InputError(said)
             if process.returncode == 2:
                 raise LaunchError(said, divisible=False)
             full = process.returncode in (NO_MEMORY, -signal.SIGKILL)
