@@ -46,7 +46,7 @@ from tljax.train import (
 )
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.files import write_json, write_text
-from tljax.train.progress import Progress
+from tljax.train.progress import Progress, Shifted
 from tljax.train.record import (
     RunRecord,
     early_end,
@@ -107,7 +107,7 @@ def finetune(
                 tell_of_ended(prune, [one.folder for one in group], rounds)
                 forget_checkpoints(populations, group)
             else:
-                bar = _Shifted(progress, done, done_tokens)
+                bar = Shifted(progress, done, done_tokens)
                 _train_group(crew, group, division.mode, populations, bar, prune)
             done += sum(crew.data.plans[one.folder].steps for one in group)
             done_tokens += sum(crew.tokens(one) for one in group)
@@ -125,13 +125,11 @@ def _divide(crew: Crew, members: Sequence[Member], populations, prune) -> Divisi
     mode, devices = population.choose_mode(len(members)), crew.mesh.shape["run"]
     fit, said = memory.members_together(
         len(members), needed=crew.member_bytes(mode), free=memory.free_bytes(),
-        devices=devices,
+        devices=devices, block=prune.seeds if prune else 1,
     )  # fmt: skip
     side_by_side = mode == "vmap" or prune is not None
     if side_by_side and said:
         print(said)
-    if prune and fit < len(members):  # a trial's runs stay together
-        fit = fit // prune.seeds * prune.seeds or fit
     division = Division(mode, fit if side_by_side else devices)
     write_division(populations, members, division)
     return division
@@ -158,19 +156,6 @@ def _tell_of_layer_decay(members: Sequence[Member]) -> None:
             f"config.optim.layer_decay leaves the lowest of {depth} layers {least:.0e}"
             " of the learning rate; for deep models take 0.9 to 1.0"
         )
-
-
-class _Shifted:
-    """A progress bar that other members have already moved."""
-
-    def __init__(self, progress: Progress, done: int, tokens: int):
-        self.progress, self.done, self.tokens = progress, done, tokens
-
-    def update(self, step: int, *, loss: float | None, tokens: float) -> None:
-        self.progress.update(self.done + step, loss=loss, tokens=self.tokens + tokens)
-
-    def say(self, text: str) -> None:
-        self.progress.say(text)
 
 
 def _train_group(crew, group, mode, populations, progress, prune) -> None:

@@ -9,11 +9,8 @@ Sums are read one dispatch late, so that the device never waits for the host. Ki
 any moment, a run goes on from its last checkpoint to the same parameters and records.
 """
 
-import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +21,7 @@ import numpy as np
 
 from tljax.settings import InputError, RecordSettings
 from tljax.train.checkpoint import Checkpoints
+from tljax.train.interrupts import interrupts
 from tljax.train.progress import Progress
 from tljax.train.record import RunRecord
 from tljax.train.rounds import Look, Pruned, boundaries, tell_again, validation_due
@@ -87,25 +85,6 @@ def train(
     return _Loop(work, records, checkpoints, settings, progress).run()
 
 
-@contextlib.contextmanager
-def _interrupts(loop):
-    """Ctrl-C ends the loop after this step, with a checkpoint; twice, at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(signum, frame):
-        loop.interrupted = True
-        signal.signal(signal.SIGINT, before)
-        loop.progress.say("stopping after this step; Ctrl-C again stops at once")
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _no_validation():
     return {"round": -1, "loss_nats": math.inf, "worse": 0}
 
@@ -131,7 +110,7 @@ class _Loop:
     def run(self):
         start_round = self._resume()
         self.started = self.saved = time.monotonic()
-        with _interrupts(self):
+        with interrupts(self._interrupt):
             for index in range(start_round, self.rounds):
                 self._round(index)
         chosen = self.work.chosen(self.work.state)
@@ -147,6 +126,11 @@ class _Loop:
             "stopped": self.stopped,
             "seconds": self.seconds,
         }
+
+    def _interrupt(self):
+        """Ctrl-C: the loop ends after this step, with a checkpoint."""
+        self.interrupted = True
+        self.progress.say("stopping after this step; Ctrl-C again stops at once")
 
     def _round(self, index):
         while (self.done < (target := self._until(index))).any():
