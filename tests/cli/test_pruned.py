@@ -115,7 +115,7 @@ def test_a_pretraining_run_is_ended_by_what_others_reached(pretrain_config, tmp_
 
     def prune():
         asha = Asha("minimize", seen={"2": {"0": 0.1, "1": 0.1}})
-        return Prune(asha, {2: [folder]}, "validation/bits_per_byte")
+        return Prune(asha, {2: [folder]}, "bits_per_byte")
 
     first, again = prune(), prune()
     pretrain(settings, folder, prune=first)

@@ -90,12 +90,14 @@ def test_a_run_that_ended_early_is_not_waited_for(three):
     assert three.asha.state == {"2": {"0": 0.5}, "1": {"0": 0.2}}
 
 
-def test_a_metric_that_no_validation_has():
-    trials = {0: folders("0")}
-    for metric in ("validation/f1", "accuracy"):
-        one = prune.Prune(prune.Asha("maximize"), trials, metric)
-        with pytest.raises(InputError, match="there are: validation/accuracy$"):
-            one([(pathlib.Path("0"), 0.5, {"accuracy": 0.1, "n": 3})], set())
+def test_a_metric_is_found_with_and_without_its_split():
+    found = [(pathlib.Path("0"), 0.5, {"accuracy": 0.1, "n": 3})]
+    for metric in ("validation/accuracy", "accuracy"):
+        one = prune.Prune(prune.Asha("maximize"), {0: folders("0")}, metric)
+        assert one(found, set()) == set() and one.asha.state == {"1": {"0": 0.1}}
+    one = prune.Prune(prune.Asha("maximize"), {0: folders("0")}, "validation/macro_f1")
+    with pytest.raises(InputError, match="macro_f1 is not .* measured are accuracy:"):
+        one(found, set())
 
 
 def test_a_record_without_a_rung_is_refused():

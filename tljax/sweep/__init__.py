@@ -1,1 +1,1 @@
-"""Many runs of one config over a space of its values: which, and which end early."""
+"""Sweeps: which settings to try, in which order, and what came of each."""

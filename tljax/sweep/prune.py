@@ -93,7 +93,7 @@ class Prune:
     Args:
       asha: decides.
       trials: run folders of each trial, those of its seeds.
-      metric: of the "validation" records, e.g. 'validation/accuracy'.
+      metric: of the "validation" records, e.g. 'validation/accuracy', 'bits_per_byte'.
     """
 
     def __init__(
@@ -148,11 +148,13 @@ class Prune:
 
     def _value(self, record) -> float:
         key = self.metric.removeprefix("validation/")
-        if key not in record or key == self.metric:
+        if key not in record:
             there = [k for k, v in record.items() if isinstance(v, float)]
             raise InputError(
-                f"--metric={self.metric} is in no validation; there are:"
-                f" {', '.join(f'validation/{k}' for k in there if k[:5] != 'time_')}"
+                f"--metric={self.metric} is not measured while a run trains, so that"
+                " --prune=asha cannot go by it; measured are"
+                f" {', '.join(k for k in there if k[:5] != 'time_')}: take one of them,"
+                " or --prune=none"
             )
         return float(record[key])
 
