@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tljax.settings import InputError, RecordSettings
+from tljax.sweep import prune
 from tljax.train import checkpoint, loop, record
 
 
@@ -66,15 +67,16 @@ class Sitting:
       fail_at: the number of the call (advance or validate) that is not survived.
       poison: {step: sum that is not finite there}.
       losses: of the validations, member by member; None = of the walk's place.
+      pruned: (folder) -> what is asked who is to end.
     """
 
     def __init__(self, folder, steps, *, stride=None, fail_at=None, poison=None,
                  losses=None, choose="last", every=0.0, looks=(3, 2), patience=0,
-                 others=False):  # fmt: skip
+                 others=False, pruned=None):  # fmt: skip
         self.folder, self.steps, self.stride = folder, steps, stride
         self.fail_at, self.poison, self.losses = fail_at, poison or {}, losses
         self.calls, self.place, self.interrupt_at, self.interrupts = 0, 0, None, 1
-        self.others = others
+        self.others, self.pruned = others, pruned and pruned(folder)
         self.settings = RecordSettings(
             rounds=looks[0], validations=looks[1], checkpoint_seconds=every,
             checkpoints_kept=1, choose=choose, patience=patience,
@@ -118,6 +120,7 @@ class Sitting:
             tokens_per_step=10,
             stride=self.stride,
             others=self.others,
+            pruned=self.pruned,
         )
         records = [record.RunRecord(self.folder / f"m{i}") for i in range(members)]
         self.progress = Silent()
@@ -146,6 +149,12 @@ def metrics(folder, members):
     ]
 
 
+def by_loss(folder):
+    """Of four trials of one run each, two go on from the rung at half of the rounds."""
+    trials = {i: [folder / f"m{i}"] for i in range(4)}
+    return prune.Prune(prune.Asha("minimize", eta=2), trials, "validation/loss_nats")
+
+
 JOBS = {
     "one, a step a dispatch": {"steps": [5], "stride": 1, "choose": "best"},
     "several, a round a dispatch": {"steps": [2, 7, 4], "choose": "best"},
@@ -153,6 +162,10 @@ JOBS = {
     "one loses patience": {"steps": [9, 4], "looks": (3, 3), "patience": 1},
     "one is not finite": {
         "steps": [3, 6], "stride": 1, "poison": {4: "nats"}, "others": True,
+    },
+    # validated at 1/2, 3/4, 1: were 1/2 forgotten, 3/4 would count as the same rung
+    "two are better than others": {
+        "steps": [4, 4, 4, 8], "looks": (4, 3), "pruned": by_loss,
     },
 }  # fmt: skip
 
@@ -255,14 +268,6 @@ def test_the_bar_hears_of_all_members_and_of_the_loss_so_far(tmp_path):
     assert sitting.progress.seen[0] == 4 and sitting.progress.seen[2] == 40.0
 
 
-@pytest.mark.parametrize(
-    ("steps", "rounds", "by_hand"),
-    [(6, 3, [2, 4, 6]), (7, 3, [2, 5, 7]), (2, 3, [1, 2]), (1, 1, [1]), (0, 3, [])],
-)
-def test_rounds_are_evenly_spaced(steps, rounds, by_hand):
-    assert loop.boundaries(steps, rounds) == by_hand
-
-
 def test_the_best_parameters_are_those_of_the_lowest_validation(tmp_path):
     places = []
     for name, choose in (("best", "best"), ("last", "last")):
@@ -323,6 +328,32 @@ def test_patience_at_the_last_validation_stops_nothing(tmp_path):
     sitting = Sitting(tmp_path, [3], losses=losses, looks=(3, 3), patience=2)
     sitting.run()
     assert sitting.ended == {"steps": [3], "stopped": [None]}
+
+
+def test_members_that_are_named_end_and_the_others_do_not_notice(tmp_path):
+    """Walks differ in where they begin, 0 1 2 3: half way the last two end."""
+    job = {"looks": (4, 3)}
+    sitting = Sitting(tmp_path / "a", [8] * 4, **job, pruned=by_loss)
+    bits, rows = sitting.run()
+    stop = {"step": 4, "of_steps": 8, "reason": "pruned"}
+    expected = {"steps": [8, 8, 4, 4], "stopped": [None, None, stop, stop]}
+    assert sitting.ended == expected
+    assert [row["step"] for row in rows[3]] == [2, 4, 4]
+    ended_at = 3 + sum(np.sin(range(4)))
+    np.testing.assert_allclose(np.frombuffer(bits, np.float32)[3], ended_at, rtol=1e-5)
+    whole, whole_rows = Sitting(tmp_path / "b", [8] * 4, **job).run()
+    assert (whole[:8], whole_rows[:2]) == (bits[:8], rows[:2])
+    said = record.early_end({"stopped": stop})
+    assert said == "ended after 4 of 8 steps: others were better by then"
+
+
+def test_a_member_at_its_end_is_not_pruned(tmp_path):
+    def everyone(folder):
+        return lambda looks, ended: {folder / "m0", folder / "m1"}
+
+    sitting = Sitting(tmp_path, [4, 6], looks=(3, 1), pruned=everyone)
+    sitting.run()
+    assert sitting.ended == {"steps": [4, 6], "stopped": [None, None]}
 
 
 @pytest.mark.parametrize("every", [0.0, 1e6])

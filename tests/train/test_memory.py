@@ -62,6 +62,13 @@ def test_as_many_members_as_fit(free, devices, fit, said):
     )
 
 
+@pytest.mark.parametrize(("block", "fit"), [(2, 4), (3, 3), (6, 5)])
+def test_what_belongs_together_stays_together_where_it_fits(block, fit):
+    free = 5 * GB / memory.USED
+    found, said = memory.members_together(6, needed=GB, free=free, block=block)
+    assert found == fit and said.endswith(f": {fit} are trained at a time")
+
+
 def test_not_even_one_fits():
     with pytest.raises(InputError, match=r"a run needs 2\.00 GB .* 2\.10 GB are free"):
         memory.members_together(1, needed=2 * GB, free=21 * GB // 10)

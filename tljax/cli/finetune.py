@@ -36,6 +36,7 @@ from tljax.settings import (
     OptimSettings,
     to_dict,
 )
+from tljax.sweep.prune import Prune
 from tljax.train import (
     loop,
     memory,
@@ -45,7 +46,7 @@ from tljax.train import (
 )
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.files import write_json, write_text
-from tljax.train.progress import Progress
+from tljax.train.progress import Progress, Shifted
 from tljax.train.record import (
     RunRecord,
     early_end,
@@ -53,12 +54,17 @@ from tljax.train.record import (
     manifest_facts,
     open_run,
 )
+from tljax.train.rounds import tell_of_ended
 
 _STILL = 1e-3  # share of the learning rate with which a layer hardly moves
 
 
 def finetune(
-    members: list[Member], *, populations: pathlib.Path, title: str = "fine-tune"
+    members: list[Member],
+    *,
+    populations: pathlib.Path,
+    title: str = "fine-tune",
+    prune: Prune | None = None,
 ) -> None:
     """Runs or resumes the members; those that have ended stay as they are.
 
@@ -66,6 +72,8 @@ def finetune(
       members: runs that differ in MEMBER_KEYS only.
       populations: folder of the checkpoints while training; empty when all have ended.
       title: of the progress bar.
+      prune: says after validations which members end, others being better. They then
+        train side by side, as many as memory allows, whatever the mode.
 
     Raises:
       InputError: something given cannot be used; nothing is overwritten.
@@ -80,42 +88,49 @@ def finetune(
         for one in members
     }
     _tell_of_layer_decay(members)
+    rounds = members[0].settings.record.rounds
     if all(ended.values()):  # killed, perhaps, before it could tidy up
+        tell_of_ended(prune, [one.folder for one in members], rounds)
         division = read_division(populations, members)
         forget_population(populations, members, division)
         return
     crew = Crew(members)
     for one in members:
         keep_data(one.folder, crew.data.facts)
-    division = _divide(crew, members, populations)
+    division = _divide(crew, members, populations, prune)
     plans = [crew.data.plans[one.folder] for one in members]
     done = done_tokens = 0
     with Progress(title, sum(plan.steps for plan in plans)) as progress:
         for group in division.groups(members):
             # a group stays whole while one of it is open: nothing depends on when
             if all(ended[one.folder] for one in group):
+                tell_of_ended(prune, [one.folder for one in group], rounds)
                 forget_checkpoints(populations, group)
             else:
-                bar = _Shifted(progress, done, done_tokens)
-                _train_group(crew, group, division.mode, populations, bar)
+                bar = Shifted(progress, done, done_tokens)
+                _train_group(crew, group, division.mode, populations, bar, prune)
             done += sum(crew.data.plans[one.folder].steps for one in group)
             done_tokens += sum(crew.tokens(one) for one in group)
     forget_population(populations, members, division)
 
 
-def _divide(crew: Crew, members: Sequence[Member], populations) -> Division:
-    """As was written down; else as memory allows, and that is written down."""
+def _divide(crew: Crew, members: Sequence[Member], populations, prune) -> Division:
+    """As was written down; else as memory allows, and that is written down.
+
+    Who trains in turn does so one after another, unless they are to be compared.
+    """
     division = read_division(populations, members)
     if division:
         return division
     mode, devices = population.choose_mode(len(members)), crew.mesh.shape["run"]
     fit, said = memory.members_together(
         len(members), needed=crew.member_bytes(mode), free=memory.free_bytes(),
-        devices=devices,
+        devices=devices, block=prune.seeds if prune else 1,
     )  # fmt: skip
-    if mode == "vmap" and said:
+    side_by_side = mode == "vmap" or prune is not None
+    if side_by_side and said:
         print(said)
-    division = Division(mode, devices if mode == "turn" else fit)
+    division = Division(mode, fit if side_by_side else devices)
     write_division(populations, members, division)
     return division
 
@@ -143,20 +158,7 @@ def _tell_of_layer_decay(members: Sequence[Member]) -> None:
         )
 
 
-class _Shifted:
-    """A progress bar that other members have already moved."""
-
-    def __init__(self, progress: Progress, done: int, tokens: int):
-        self.progress, self.done, self.tokens = progress, done, tokens
-
-    def update(self, step: int, *, loss: float | None, tokens: float) -> None:
-        self.progress.update(self.done + step, loss=loss, tokens=self.tokens + tokens)
-
-    def say(self, text: str) -> None:
-        self.progress.say(text)
-
-
-def _train_group(crew, group, mode, populations, progress) -> None:
+def _train_group(crew, group, mode, populations, progress, prune) -> None:
     """Trains members together, then writes each one's run folder."""
     plans = [crew.data.plans[one.folder] for one in group]
     mesh = crew.mesh
@@ -194,6 +196,7 @@ def _train_group(crew, group, mode, populations, progress) -> None:
         tokens_per_step=sum(tokens) / sum(plan.steps for plan in plans),
         chosen=lambda state: state.chosen,
         others=len(crew.data.plans) > 1,
+        pruned=prune,
     )
     folder = populations / identity(group)
     kept = group[0].settings.record.checkpoints_kept

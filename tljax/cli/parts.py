@@ -56,6 +56,15 @@ def get_tokenizer(
     path = folder / "tokenizer.json"
     if path.exists():
         return Tokenizer.load(path)
+    tokenizer = find_tokenizer(settings, inherited, source)
+    tokenizer.save(path)
+    return tokenizer
+
+
+def find_tokenizer(
+    settings: TokenizerSettings, inherited: str, source: Source
+) -> Tokenizer:
+    """The tokenizer of a run that has not begun; arguments as of `get_tokenizer`."""
     origin = settings.source or inherited
     if origin:
         tokenizer = _tokenizer_of(origin, settings)
@@ -66,14 +75,10 @@ def get_tokenizer(
                 f" config.init.source={inherited}: its embeddings would mean other"
                 " tokens; set config.tokenizer.source=''"
             )
-    else:
-        tokenizer = trained_tokenizer(
-            source,
-            vocab_size=settings.vocab_size,
-            normalization=settings.normalization,
-        )
-    tokenizer.save(path)
-    return tokenizer
+        return tokenizer
+    return trained_tokenizer(
+        source, vocab_size=settings.vocab_size, normalization=settings.normalization
+    )
 
 
 def checkpoint_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:

@@ -34,10 +34,12 @@ from tljax.settings import (
     PretrainSettings,
     to_dict,
 )
+from tljax.sweep.prune import Prune
 from tljax.train import loop, optimizer, population, sharding, step
 from tljax.train.checkpoint import Checkpoints, params_sha256, save_params
 from tljax.train.progress import Progress
 from tljax.train.record import RunRecord, keep_data, manifest_facts, open_run
+from tljax.train.rounds import tell_of_ended
 from tljax.transfer.transplant import transplant
 
 _SCORING_TOKENS = 8192
@@ -45,7 +47,11 @@ VALIDATION_DOCUMENTS = 50  # of the validation split, scored while training
 
 
 def pretrain(
-    settings: PretrainSettings, folder: pathlib.Path, *, title: str = "pre-train"
+    settings: PretrainSettings,
+    folder: pathlib.Path,
+    *,
+    title: str = "pre-train",
+    prune: Prune | None = None,
 ) -> None:
     """Runs, resumes or (if it has ended) leaves alone one pre-training run.
 
@@ -53,6 +59,7 @@ def pretrain(
       settings: of the run.
       folder: the run folder.
       title: of the progress bar.
+      prune: says after a validation whether the run ends, others being better.
 
     Raises:
       InputError: something given cannot be used; nothing is overwritten.
@@ -60,6 +67,7 @@ def pretrain(
     check(settings)
     config = to_dict(settings)
     if open_run(folder, config, "pretrain"):
+        tell_of_ended(prune, [folder], settings.record.rounds)
         return
     parts.prepare_devices(settings.mesh)
     mesh = sharding.make_mesh(settings.mesh)
@@ -80,7 +88,7 @@ def pretrain(
     placement = sharding.Placement(mesh, rules)
     job = _Job(settings, placement, stores["train"], vocab_size)
     held_out = _HeldOut(settings, stores, tokenizer, job.place)
-    work = job.work(held_out.validate, started)
+    work = job.work(held_out.validate, started, prune)
     with (
         RunRecord(folder) as record,
         Progress(title, settings.steps) as progress,
@@ -275,7 +283,9 @@ class _Job:
     def place(self, batch):
         return jax.device_put(batch, self.placement.batch())
 
-    def work(self, validate, started: float | None = None) -> loop.Work:
+    def work(
+        self, validate, started: float | None = None, prune: Prune | None = None
+    ) -> loop.Work:
         """What the loop drives: a population of one, one step a dispatch."""
         settings = self.settings
         return loop.Work(
@@ -290,4 +300,5 @@ class _Job:
             tokens_per_step=settings.optim.batch * settings.corpus.length,
             stride=1,
             started=started,
+            pruned=prune,
         )

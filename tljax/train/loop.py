@@ -3,16 +3,14 @@
     resume, or start  ->  for each round: advance, record, validate, checkpoint  ->  end
 
 A member may end before its last step: where validations no longer get better
-(patience; Prechelt 1998), or where its loss is not finite while others go on.
+(patience; Prechelt 1998), where others are better (pruned), or where its loss is not
+finite while others go on.
 Sums are read one dispatch late, so that the device never waits for the host. Killed at
 any moment, a run goes on from its last checkpoint to the same parameters and records.
 """
 
-import contextlib
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,8 +21,10 @@ import numpy as np
 
 from tljax.settings import InputError, RecordSettings
 from tljax.train.checkpoint import Checkpoints
+from tljax.train.interrupts import interrupts
 from tljax.train.progress import Progress
 from tljax.train.record import RunRecord
+from tljax.train.rounds import Look, Pruned, boundaries, tell_again, validation_due
 
 
 @dataclasses.dataclass
@@ -45,6 +45,8 @@ class Work:
         is said; None = not said.
       others: whether there are runs beside one member: where its loss is not finite, it
         ends alone. Without, the command ends.
+      pruned: asked right after every validation whose runs are to end since others are
+        better (`train.rounds`); on resume it hears all that is on record. None = never.
     """
 
     state: Any
@@ -58,12 +60,7 @@ class Work:
     chosen: Callable = lambda state: state.params  # what is validated and kept
     others: bool = False
     started: float | None = None
-
-
-def boundaries(steps: int, rounds: int) -> list[int]:
-    """The steps after which a run is recorded: at most `rounds`, evenly spaced."""
-    rounds = min(rounds, steps)
-    return [round(steps * (i + 1) / rounds) for i in range(rounds)]
+    pruned: Pruned | None = None
 
 
 def train(
@@ -79,32 +76,13 @@ def train(
     Returns:
       {"params": each member's chosen parameters, "steps": that each took, "stopped":
       for each None, or {"step", "of_steps", "reason"} of one that ended early, reason
-      being 'patience' or 'not finite', "seconds": of training, over all sittings}. The
-      caller writes them and the last records.
+      being 'patience', 'pruned' or 'not finite', "seconds": of training, over all
+      sittings}. The caller writes them and the last records.
 
     Raises:
       InputError: a loss is not finite; the last good checkpoint is kept.
     """
     return _Loop(work, records, checkpoints, settings, progress).run()
-
-
-@contextlib.contextmanager
-def _interrupts(loop):
-    """Ctrl-C ends the loop after this step, with a checkpoint; twice, at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(signum, frame):
-        loop.interrupted = True
-        signal.signal(signal.SIGINT, before)
-        loop.progress.say("stopping after this step; Ctrl-C again stops at once")
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _no_validation():
@@ -132,7 +110,7 @@ class _Loop:
     def run(self):
         start_round = self._resume()
         self.started = self.saved = time.monotonic()
-        with _interrupts(self):
+        with interrupts(self._interrupt):
             for index in range(start_round, self.rounds):
                 self._round(index)
         chosen = self.work.chosen(self.work.state)
@@ -148,6 +126,11 @@ class _Loop:
             "stopped": self.stopped,
             "seconds": self.seconds,
         }
+
+    def _interrupt(self):
+        """Ctrl-C: the loop ends after this step, with a checkpoint."""
+        self.interrupted = True
+        self.progress.say("stopping after this step; Ctrl-C again stops at once")
 
     def _round(self, index):
         while (self.done < (target := self._until(index))).any():
@@ -173,7 +156,10 @@ class _Loop:
         ]
         for i in alive:
             self._record_training(i)
-        due = [i for i in alive if self._validation_due(i, index)]
+        validations = self.settings.validations
+        due = [
+            i for i in alive if validation_due(index, len(self.ends[i]), validations)
+        ]
         if self.work.validate and due:
             self._record_validation(due, index)
 
@@ -243,16 +229,13 @@ class _Loop:
             row["accuracy"] = total["correct"] / weight
         self.records[i].append({**row, "time_seconds": self._clock()})
 
-    def _validation_due(self, i, index):
-        """Evenly over the member's own rounds, the last one always included."""
-        rounds, validations = len(self.ends[i]), self.settings.validations
-        return (index + 1) * validations // rounds > index * validations // rounds
-
     def _record_validation(self, due, index):
-        results = self.work.validate(self.work.state, due)
+        results, looks = self.work.validate(self.work.state, due), []
         for i, found in zip(due, results, strict=True):
             row = {"step": int(self.done[i]), "split": "validation", **found}
             self.records[i].append({**row, "time_seconds": self._clock()})
+            share = (index + 1) / len(self.ends[i])
+            looks.append(Look(self.records[i].folder, share, row))
             self.best[i]["worse"] += 1
             if row["loss_nats"] < self.best[i]["loss_nats"]:
                 loss = float(row["loss_nats"])
@@ -266,6 +249,17 @@ class _Loop:
             more = index + 1 < len(self.ends[i])
             if more and 0 < self.settings.patience <= self.best[i]["worse"]:
                 self._stop(i, "patience")
+        if self.work.pruned:
+            self._prune(looks)
+
+    def _prune(self, looks):
+        """Ends the members that are named, but for those that have ended anyway."""
+        folders = [record.folder for record in self.records]
+        ended = {folder for i, folder in enumerate(folders) if self.stopped[i]}
+        named = self.work.pruned(looks, ended) - ended
+        for i, folder in enumerate(folders):
+            if folder in named and self.done[i] < self.work.steps[i]:
+                self._stop(i, "pruned")
 
     def _clock(self):
         return round(self.seconds + time.monotonic() - self.started, 3)
@@ -320,6 +314,9 @@ class _Loop:
         for i, record in enumerate(self.records):
             ended = self.ends[i][:finished][-1:]
             record.cut_back(ended[0] if ended else 0)
+        if self.work.pruned:
+            folders = [record.folder for record in self.records]
+            tell_again(self.work.pruned, folders, self.ends, self.stopped)
         return finished
 
     def _finished_rounds(self):

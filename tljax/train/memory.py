@@ -66,7 +66,7 @@ def activation_bytes(loss: Callable, params: dict, batch: dict) -> int:
 
 
 def members_together(
-    members: int, *, needed: int, free: int, devices: int = 1
+    members: int, *, needed: int, free: int, devices: int = 1, block: int = 1
 ) -> tuple[int, str]:
     """How many members train at once, and a line if those are not all of them.
 
@@ -75,6 +75,7 @@ def members_together(
       needed: bytes of one.
       free: bytes on each device.
       devices: over which members are spread.
+      block: so many in a row stay together where they fit, e.g. a trial's seeds.
 
     Raises:
       InputError: not even one fits.
@@ -88,6 +89,7 @@ def members_together(
         )
     if fit >= members:
         return members, ""
+    fit = fit // block * block or fit
     return fit, (
         f"{members} members need {_gigabytes(members * needed)},"
         f" {_gigabytes(free * devices)} are free: {fit} are trained at a time"

@@ -100,6 +100,26 @@ def describe_seconds(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
+class Shifted:
+    """A progress bar that other members have already moved.
+
+    Args:
+      progress: of all.
+      done, tokens: steps and tokens of the others.
+    """
+
+    def __init__(self, progress: Progress, done: int, tokens: int):
+        self.progress, self.done, self.tokens = progress, done, tokens
+
+    def update(self, step: int, *, loss: float | None, tokens: float) -> None:
+        """As of `Progress`, of these members alone."""
+        self.progress.update(self.done + step, loss=loss, tokens=self.tokens + tokens)
+
+    def say(self, text: str) -> None:
+        """As of `Progress`."""
+        self.progress.say(text)
+
+
 def _bar(stream: TextIO, title: str, steps: int) -> Any:
     """A rich bar with one task, number 0."""
     from rich.console import Console

@@ -122,6 +122,7 @@ def early_end(final: Mapping[str, Any]) -> str:
         return ""
     reason = {
         "patience": "validations no longer got better",
+        "pruned": "others were better by then",
         "not finite": "its loss or gradient was not finite; it has no parameters and"
         " predicts every class equally",
     }[stopped["reason"]]

@@ -22,7 +22,7 @@ def ceilings(side: int | None = None) -> dict[str, float]:
       side: of the matrices; None = large enough for the device.
     """
     side = side or SIDE[jax.default_backend()]
-    return {dtype: _rate(side, dtype) for dtype in ("bfloat16", "float32")}
+    return {dtype: rate(side, dtype) for dtype in ("bfloat16", "float32")}
 
 
 def peak(device_kind: str) -> float | None:
@@ -30,7 +30,8 @@ def peak(device_kind: str) -> float | None:
     return next((rate for name, rate in PEAKS.items() if name in device_kind), None)
 
 
-def _rate(side: int, dtype: str) -> float:
+def rate(side: int, dtype: str) -> float:
+    """FLOP/s of a square product; the median of some rounds."""
     a = jnp.ones((side, side), dtype)
     product = jax.jit(jnp.matmul)
     product(a, a).block_until_ready()
