@@ -5,12 +5,14 @@ import json
 
 import pytest
 
-from tljax.report import sweep_figures
-from tljax.report.sweep_answer import sentences
+from tljax.report import sweep_figures, sweep_parallel
+from tljax.report.statistics import Interval
+from tljax.report.sweep_answer import score_range, sentences
 from tljax.report.sweep_best import best_trials
 from tljax.report.sweep_importance import importance
 from tljax.report.sweep_page import write_sweep_report
 from tljax.report.sweep_records import load_sweep, short_names
+from tljax.report.sweep_sections import parallel_html
 from tljax.settings import InputError
 
 FINAL = {"trial": 0, "params": {}, "folders": [], "repeated_exactly": True}
@@ -169,6 +171,52 @@ def test_panels_mark_what_failed_and_what_lies_beyond(sweep, tmp_path, monkeypat
     assert star.get_ydata()[0] == pytest.approx(100 * best["value"])
     assert axes.get_xscale() == "log"
     assert axes.get_ylim()[0] > 0  # the lost one does not squash the others
+
+
+def test_parallel_lines_pass_below_an_axis_that_does_not_apply(
+    sweep, tmp_path, monkeypatch
+):
+    loaded = load_sweep(sweep.write(tmp_path, sweep.rows(4, 3)))
+    ranking = best_trials(loaded.trials, "maximize")
+    drawn = []
+    monkeypatch.setattr(
+        sweep_parallel, "to_svg", lambda figure, **_: drawn.append(figure.axes[0])
+    )
+    names = {"optim.weight_decay": "decay", "transfer.rank": "rank"}
+    sweep_parallel.parallel_svg(loaded, ranking, names)
+    lines = [line.get_ydata() for line in drawn[0].lines if len(line.get_ydata()) == 3]
+    assert len(lines) == 3  # trial 2 has no score
+    assert lines[-1][-1] == 1.0  # the best is drawn last and has the highest score
+    found = {(decay, round(rank, 2)) for decay, rank, _ in lines}
+    # 0: first of three choices, no LoRA; 1: the second, rank 2 of 1 to 16; 3: rank 4
+    assert found == {(0.0, sweep_parallel.ABSENT), (0.5, 0.07), (0.0, 0.2)}
+
+
+def test_many_keys_stand_in_rows(sweep, tmp_path):
+    space = [sweep.space[0] | {"key": f"optim.k{i}"} for i in range(8)]
+    rows = [
+        row | {"params": {f"optim.k{i}": 1e-3 for i in range(8)}}
+        for row in scored(sweep, (0.5, 0.6), (0.7, 0.9))
+    ]
+    loaded = load_sweep(sweep.write(tmp_path, rows, space=space, seeds=2))
+    html = parallel_html(loaded, best_trials(loaded.trials, "maximize"))
+    assert html.count("<svg") == 2 and "Every row of keys ends at the score." in html
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1e-5, "1e-05"), (0.0021898, "0.00219"), (12345, "12345"), ("", "(empty)"),
+     (True, "True"), ("hf:owner/some-model", "…er/some-model")],
+)  # fmt: skip
+def test_values_beside_an_axis(value, text):
+    assert sweep_figures.short_setting(value) == text
+
+
+def test_an_interval_of_shares_ends_where_shares_do():
+    assert score_range(Interval(0.5, -0.3, 1.4), "test/accuracy") == (
+        "0.0\u202f% to 100.0\u202f%"
+    )
+    assert score_range(Interval(0, -0.3, 1.4), "test/loss_nats") == "−0.3 to 1.4"
 
 
 def test_names_are_short_where_they_differ():

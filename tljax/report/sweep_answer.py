@@ -47,23 +47,24 @@ def best_params(sweep: Sweep, ranking: Ranking) -> dict[str, Any]:
 
 def score(value: float, metric: str) -> str:
     """0.8431 of an accuracy -> '84.3 %', of a loss -> '0.8431'."""
-    if is_share(metric):
-        return percent(value)
-    return f"{value:.4g}".replace("-", MINUS)
+    text = percent(value) if is_share(metric) else f"{value:.4g}"
+    return text.replace("-", MINUS)
 
 
 def score_range(interval: Interval | Mapping[str, float], metric: str) -> str:
-    """'83.1 % to 85.5 %'."""
+    """'83.1 % to 85.5 %'; a share's interval ends where shares do, at 0 and 100 %."""
     if isinstance(interval, Interval):
         low, high = interval.low, interval.high
     else:
         low, high = interval["low"], interval["high"]
+    if is_share(metric):
+        low, high = max(low, 0.0), min(high, 1.0)
     return f"{score(low, metric)} to {score(high, metric)}"
 
 
 def setting(value: Any) -> str:
     """A parameter's value as a person would write it: 0.001, lora, 1e-05."""
-    return f"{value:.3g}" if type(value) is float else str(value)
+    return f"{value:.3g}" if type(value) is float else str(value) or "(empty)"
 
 
 def _nothing(sweep: Sweep) -> str:

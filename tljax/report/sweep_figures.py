@@ -6,6 +6,7 @@ it blue, all others grey; a trial without a score is a cross at the axis.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,6 +21,7 @@ from tljax.report.sweep_records import Sweep, is_share
 
 BEST, ALIKE, OTHER = "#D55E00", "#0072B2", "#B4BBC2"
 FAR = 3.0  # interquartile ranges beyond the worse quartile that are still drawn
+LONGEST = 14  # characters of a choice beside an axis
 NARROW = 20  # characters of choices that fit below a panel side by side
 
 
@@ -41,6 +43,12 @@ def score_axis(sweep: Sweep) -> Score:
     if name.endswith(" nats"):
         name = f"{name.removesuffix(' nats')} (nats)"
     return Score(name, 1.0, larger)
+
+
+def short_setting(value: Any) -> str:
+    """A value as a mark on an axis: of a long name its end, as paths differ there."""
+    text = setting(value)
+    return text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
 
 
 def trial_color(ranking: Ranking, number: int) -> str:
@@ -243,7 +251,7 @@ def _marker(best: bool, *, beyond: bool, score: Score) -> str:
 def _scale(axes: Axes, one: Mapping) -> None:
     """The range or the choices of a key, whole, whatever was drawn of them."""
     if one["kind"] == "choice":
-        names = [setting(choice) for choice in one["choices"]]
+        names = [short_setting(choice) for choice in one["choices"]]
         turned = (
             {} if sum(map(len, names)) <= NARROW else {"rotation": 25, "ha": "right"}
         )
@@ -258,7 +266,7 @@ def _scale(axes: Axes, one: Mapping) -> None:
             axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_locator(NullLocator())
     else:
-        room = 0.03 * (one["high"] - one["low"])
+        room = 0.03 * (one["high"] - one["low"]) or 0.5
         axes.set_xlim(one["low"] - room, one["high"] + room)
         steps = MaxNLocator(6, integer=one["kind"] == "int", steps=[1, 2, 5, 10])
         axes.xaxis.set_major_locator(steps)

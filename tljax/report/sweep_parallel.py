@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tljax.report.drawing import STYLE, WIDE, to_svg
-from tljax.report.sweep_answer import setting
 from tljax.report.sweep_best import Ranking
 from tljax.report.sweep_figures import (
     ALIKE,
@@ -22,23 +21,25 @@ from tljax.report.sweep_figures import (
     OTHER,
     bound,
     score_axis,
+    short_setting,
     trial_color,
 )
 from tljax.report.sweep_records import Sweep, place_of
 
+MOST_KEYS = 7  # side by side
 ABSENT = -0.14  # below the axis
 LINES = {OTHER: (0.7, 0.6), ALIKE: (1.2, 0.8), BEST: (2.6, 1.0)}  # width, opacity
 
 
 def parallel_svg(sweep: Sweep, ranking: Ranking, names: Mapping[str, str]) -> str:
-    """All trials with a score as lines over all keys.
+    """All trials with a score as lines over some keys; MOST_KEYS of them can be read.
 
     Args:
       sweep: whose trials are drawn.
       ranking: of its trials, at least one with a score.
-      names: key -> what stands above its axis.
+      names: key -> what stands above its axis; these keys are drawn.
     """
-    keys, score = list(sweep.space), score_axis(sweep)
+    keys, score = list(names), score_axis(sweep)
     means = np.array(list(ranking.means.values()))
     drawn = score.scale * bound(means, larger_is_better=score.larger_is_better)
     low, high = drawn.min(), drawn.max()
@@ -46,7 +47,7 @@ def parallel_svg(sweep: Sweep, ranking: Ranking, names: Mapping[str, str]) -> st
     at = dict(zip(ranking.means, heights, strict=True))
     rows = {row["number"]: row for row in sweep.complete}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(max(WIDE[0], 1.25 * len(keys)), 3.9))
+        figure = Figure(figsize=(WIDE[0], 3.9))
         figure.subplots_adjust(left=0.07, right=0.92, top=0.86, bottom=0.06)
         axes = figure.add_subplot()
         for number in reversed(ranking.order):  # the best last, on top
@@ -64,13 +65,14 @@ def parallel_svg(sweep: Sweep, ranking: Ranking, names: Mapping[str, str]) -> st
         axes.set_xlim(-0.1, len(keys) + 0.1)
         axes.set_ylim(ABSENT - 0.04, 1.03)
         axes.set_axis_off()
-        return to_svg(figure, name="parallel", description="Parallel coordinates")
+        description = "Parallel coordinates"
+        return to_svg(figure, name=f"parallel {keys[0]}", description=description)
 
 
 def _axis(axes: Axes, place: int, name: str, ticks: list[tuple[float, str]]) -> None:
     axes.plot([place, place], [0, 1], color="#555555", linewidth=1, zorder=5)
     axes.annotate(
-        name.replace(" ", "\n", 1), (place, 1), xytext=(0, 11), ha="center",
+        name.replace(" ", "\n", 1).replace(".", ".\n"), (place, 1), xytext=(0, 11), ha="center",
         textcoords="offset points", fontweight="bold",
     )  # fmt: skip
     for height, text in ticks:
@@ -84,8 +86,10 @@ def _axis(axes: Axes, place: int, name: str, ticks: list[tuple[float, str]]) -> 
 def _ticks(one: Mapping[str, Any]) -> list[tuple[float, str]]:
     if one["kind"] == "choice":
         steps = max(len(one["choices"]) - 1, 1)
-        return [(i / steps, setting(value)) for i, value in enumerate(one["choices"])]
-    return [(0.0, setting(one["low"])), (1.0, setting(one["high"]))]
+        return [
+            (i / steps, short_setting(value)) for i, value in enumerate(one["choices"])
+        ]
+    return [(0.0, short_setting(one["low"])), (1.0, short_setting(one["high"]))]
 
 
 def _height(one: Mapping[str, Any], params: Mapping[str, Any]) -> float:

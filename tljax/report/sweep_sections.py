@@ -5,6 +5,7 @@ Each section is a function of the loaded sweep and its ranking and returns HTML.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import batched
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from tljax.report.provenance import config_html
 from tljax.report.sweep_answer import score, setting
 from tljax.report.sweep_best import Ranking, expected_bests, scores_in_order
 from tljax.report.sweep_importance import Importance
-from tljax.report.sweep_parallel import parallel_svg
+from tljax.report.sweep_parallel import MOST_KEYS, parallel_svg
 from tljax.report.sweep_records import STATES, Sweep, short_names, trial_curves
 
 SHOWN = 60  # trials of the table that are not folded
@@ -80,10 +81,14 @@ def isolation_html(sweep: Sweep, ranking: Ranking) -> str:
 
 def parallel_html(sweep: Sweep, ranking: Ranking) -> str:
     """All keys at once."""
-    drawn = parallel_svg(sweep, ranking, short_names(list(sweep.space)))
+    names = short_names(list(sweep.space))
+    rows = [dict(row) for row in batched(names.items(), MOST_KEYS)]
+    drawn = "".join(parallel_svg(sweep, ranking, row) for row in rows)
     caption = (
         "One line a trial; it passes below an axis whose key does not apply to it."
     )
+    if len(rows) > 1:
+        caption += " Every row of keys ends at the score."
     return section("All keys together", _colours(ranking), wide_figure(drawn, caption))
 
 
