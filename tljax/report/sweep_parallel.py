@@ -71,9 +71,10 @@ def parallel_svg(sweep: Sweep, ranking: Ranking, names: Mapping[str, str]) -> st
 
 def _axis(axes: Axes, place: int, name: str, ticks: list[tuple[float, str]]) -> None:
     axes.plot([place, place], [0, 1], color="#555555", linewidth=1, zorder=5)
+    title = name.replace(" ", "\n", 1).replace(".", ".\n")
     axes.annotate(
-        name.replace(" ", "\n", 1).replace(".", ".\n"), (place, 1), xytext=(0, 11), ha="center",
-        textcoords="offset points", fontweight="bold",
+        title, (place, 1), xytext=(0, 11), textcoords="offset points", ha="center",
+        fontweight="bold",
     )  # fmt: skip
     for height, text in ticks:
         axes.annotate(
