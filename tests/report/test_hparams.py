@@ -69,3 +69,20 @@ def test_a_rebuild_gives_the_same_bytes_and_drops_what_was_there(sweep, tmp_path
     write_hparams(folder)
     assert everything(there) == first and not (there / "0099").exists()
     assert not (folder / ".tensorboard.new").exists()
+
+
+def test_choices_of_mixed_types_are_text(sweep, tmp_path):
+    space = [
+        {"key": "a", "kind": "choice", "choices": [1, None, "x"]},
+        {"key": "b", "kind": "choice", "choices": [0, 0.5]},
+        {"key": "c", "kind": "choice", "choices": [False, True]},
+    ]
+    row = sweep.rows(1, 3)[0] | {"params": {"a": None, "b": 0.5, "c": True}}
+    there = write_hparams(sweep.write(tmp_path, [row], space=space))
+    ((_, whole),) = read_events(there)
+    # of TensorBoard's DataType: 1 text, 2 truth, 3 number
+    assert [one.type for one in whole.experiment.hparam_infos] == [1, 3, 2]
+    found = read_events(there / "0000")[0][1].session_start_info.hparams
+    assert found["a"].string_value == "null"
+    assert found["b"].number_value == 0.5
+    assert found["c"].bool_value is True

@@ -43,14 +43,14 @@ def write_hparams(folder: Path | str) -> Path:
 def _write_all(sweep: Sweep, folder: Path) -> None:
     from tensorboardX.summary import hparams, scalar
 
-    metric = sweep.plan["metric"]
-    whole = {key: _plain(_any_value(one)) for key, one in sweep.space.items()}
-    experiment, _, _ = hparams(whole, {metric: 0.0})
+    metric, space = sweep.plan["metric"], sweep.space
+    first = {key: _holdable(one, _values(one)[0]) for key, one in space.items()}
+    experiment, _, _ = hparams(first, {metric: 0.0})  # tells names and types
     _write_events(folder, [experiment])
     for row in sweep.trials:
         if row["state"] in ("running", "waiting"):
             continue
-        params = {key: _plain(value) for key, value in row["params"].items()}
+        params = {key: _holdable(space[key], v) for key, v in row["params"].items()}
         _, start, end = hparams(params, {})
         events = [start]
         if is_complete(row):
@@ -60,14 +60,16 @@ def _write_all(sweep: Sweep, folder: Path) -> None:
         _write_events(folder / f"{row['number']:04d}", [*events, end])
 
 
-def _any_value(one: Mapping[str, Any]) -> Any:
-    """A value of a key, for its type."""
-    return one["choices"][0] if one["kind"] == "choice" else one["low"]
+def _values(one: Mapping[str, Any]) -> list[Any]:
+    return one["choices"] if one["kind"] == "choice" else [one["low"]]
 
 
-def _plain(value: Any) -> bool | int | float | str:
-    """What HParams can hold; anything else as its JSON."""
-    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
+def _holdable(one: Mapping[str, Any], value: Any) -> bool | float | str:
+    """A value as HParams can hold it: of one type a key, text where its choices mix."""
+    types = {float if type(v) is int else type(v) for v in _values(one)}
+    if types in ({bool}, {float}, {str}):
+        return value
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _failure() -> Any:
