@@ -35,6 +35,8 @@ def test_minimize_turns_the_order_round():
     found = best_trials(TRIALS, "minimize")
     assert found.order == (8, 3, 5)
     assert found.differences[5].mean == pytest.approx(-0.02)
+    # what is worse by a steady .011 is told apart in this direction too
+    assert best_trials(TRIALS[:2], "minimize").alike == ()
 
 
 def test_equal_trials_are_alike_and_the_first_is_best():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -10,9 +11,11 @@ from tljax.report.statistics import Interval
 from tljax.report.sweep_answer import score_range, sentences
 from tljax.report.sweep_best import best_trials
 from tljax.report.sweep_importance import importance
+from tljax.report.sweep_look import short_setting
 from tljax.report.sweep_page import write_sweep_report
 from tljax.report.sweep_records import load_sweep, short_names
-from tljax.report.sweep_sections import parallel_html
+from tljax.report.sweep_sections import curves_html, parallel_html
+from tljax.report.sweep_tables import trials_html
 from tljax.settings import InputError
 
 FINAL = {"trial": 0, "params": {}, "folders": [], "repeated_exactly": True}
@@ -209,7 +212,7 @@ def test_many_keys_stand_in_rows(sweep, tmp_path):
      (True, "True"), ("hf:owner/some-model", "…er/some-model")],
 )  # fmt: skip
 def test_values_beside_an_axis(value, text):
-    assert sweep_figures.short_setting(value) == text
+    assert short_setting(value) == text
 
 
 def test_an_interval_of_shares_ends_where_shares_do():
@@ -217,6 +220,30 @@ def test_an_interval_of_shares_ends_where_shares_do():
         "0.0\u202f% to 100.0\u202f%"
     )
     assert score_range(Interval(0, -0.3, 1.4), "test/loss_nats") == "−0.3 to 1.4"
+
+
+def test_curves_are_drawn_of_what_was_logged(sweep, tmp_path):
+    def drawn(folder):
+        loaded = load_sweep(folder)
+        return curves_html(loaded, best_trials(loaded.trials, "maximize")).count("<svg")
+
+    rows = sweep.rows(2, 3)
+    folder = sweep.write(tmp_path / "a", rows)
+    assert drawn(folder) == 2  # loss and accuracy
+    (folder / "trials/0000/metrics.jsonl").write_text("")  # begun, nothing logged
+    (folder / "trials/0001-s2/metrics.jsonl").unlink()
+    assert drawn(folder) == 2
+    assert drawn(sweep.write(tmp_path / "b", rows, metric="validation/loss_nats")) == 1
+    shutil.rmtree(folder / "trials")
+    assert drawn(folder) == 0
+
+
+def test_trials_of_one_reason_stand_together(sweep, tmp_path):
+    lost = {"state": "failed", "values": [], "reason": "out of <memory>"}
+    rows = [row | (lost if row["number"] else {}) for row in sweep.rows(3, 3)]
+    loaded = load_sweep(sweep.write(tmp_path, rows))
+    html = trials_html(loaded, best_trials(loaded.trials, "maximize"))
+    assert "<li>Trials 1 and 2: out of &lt;memory&gt;</li>" in html
 
 
 def test_names_are_short_where_they_differ():

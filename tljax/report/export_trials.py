@@ -5,13 +5,12 @@ number, state, value, se, KEY ..., seed_0 ... seed_S-1, seconds, reason
 
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from tljax.report.sweep_records import Sweep, is_complete, load_sweep
+from tljax.report.sweep_records import Sweep, is_complete, load_sweep, standard_error
 from tljax.settings import InputError
 from tljax.train.files import write_bytes, write_text
 
@@ -54,7 +53,7 @@ def trial_columns(sweep: Sweep) -> dict[str, list[Any]]:
         "number": [row["number"] for row in rows],
         "state": [row["state"] for row in rows],
         "value": [float(np.mean(one)) if one else None for one in values],
-        "se": [_error(one) for one in values],
+        "se": [standard_error(one) for one in values],
     }
     columns |= {key: [row["params"].get(key) for row in rows] for key in sweep.space}
     for seed in range(sweep.plan["seeds"]):
@@ -64,13 +63,6 @@ def trial_columns(sweep: Sweep) -> dict[str, list[Any]]:
     columns["seconds"] = [row.get("seconds") for row in rows]
     columns["reason"] = [row.get("reason") or "" for row in rows]
     return columns
-
-
-def _error(values: Sequence[float]) -> float | None:
-    """Standard error of the mean over seeds; None with fewer than two."""
-    if len(values) < 2:
-        return None
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 def _parquet() -> Any:

@@ -1,12 +1,10 @@
 """A sweep's figures, each a pure function from trials to an inline SVG string.
 
-One look in all of them: the best trial is orange, those that cannot be told apart from
-it blue, all others grey; a trial without a score is a cross at the axis.
+Dots, bars and lines in the colours of sweep_look.py; a trial without a score is a cross
+at the axis, one whose score is far worse than the others' a triangle there.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -15,65 +13,20 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormat
 
 from tljax.report.curves import Band
 from tljax.report.drawing import PANEL, QUIET, STYLE, WIDE, new_figure, to_svg
-from tljax.report.sweep_answer import setting
 from tljax.report.sweep_best import Ranking
-from tljax.report.sweep_records import Sweep, is_share
+from tljax.report.sweep_look import (
+    ALIKE,
+    BEST,
+    OTHER,
+    Score,
+    bound,
+    score_axis,
+    short_setting,
+    trial_color,
+)
+from tljax.report.sweep_records import Sweep
 
-BEST, ALIKE, OTHER = "#D55E00", "#0072B2", "#B4BBC2"
-FAR = 3.0  # interquartile ranges beyond the worse quartile that are still drawn
-LONGEST = 14  # characters of a choice beside an axis
 NARROW = 20  # characters of choices that fit below a panel side by side
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric as an axis: its name with the unit, and what scores are drawn times."""
-
-    name: str
-    scale: float
-    larger_is_better: bool
-
-
-def score_axis(sweep: Sweep) -> Score:
-    """How this sweep's metric is drawn: shares in per cent."""
-    metric, larger = sweep.plan["metric"], sweep.plan["direction"] == "maximize"
-    name = metric.replace("/", " ").replace("_", " ")
-    if is_share(metric):
-        return Score(f"{name} (%)", 100.0, larger)
-    if name.endswith(" nats"):
-        name = f"{name.removesuffix(' nats')} (nats)"
-    return Score(name, 1.0, larger)
-
-
-def short_setting(value: Any) -> str:
-    """A value as a mark on an axis: of a long name its end, as paths differ there."""
-    text = setting(value)
-    return text if len(text) <= LONGEST else f"…{text[1 - LONGEST :]}"
-
-
-def trial_color(ranking: Ranking, number: int) -> str:
-    """Orange, blue or grey."""
-    if number == ranking.best:
-        return BEST
-    return ALIKE if number in ranking.alike else OTHER
-
-
-def bound(scores: np.ndarray, *, larger_is_better: bool) -> np.ndarray:
-    """Pulls scores far off on the worse side in, so that the others can be told apart.
-
-    Args:
-      scores: of trials.
-      larger_is_better: which side is the worse one.
-
-    Returns:
-      The scores, none further than 3 interquartile ranges beyond the worse quartile.
-    """
-    low, high = np.quantile(scores, [0.25, 0.75])
-    if high == low:
-        return scores
-    if larger_is_better:
-        return np.maximum(scores, low - FAR * (high - low))
-    return np.minimum(scores, high + FAR * (high - low))
 
 
 def isolation_svg(sweep: Sweep, ranking: Ranking, key: str, *, title: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tljax.report import sweep_sections
+from tljax.report import sweep_sections, sweep_tables
 from tljax.report.export_trials import export_trials
 from tljax.report.page import assemble
 from tljax.report.sweep_answer import best_params, sentences
@@ -92,8 +92,8 @@ def build_page(
             sweep_sections.progress_html(sweep, ranking),
             sweep_sections.curves_html(sweep, ranking),
         ]
-    body.append(sweep_sections.trials_html(sweep, ranking))
-    body.append(sweep_sections.swept_html(sweep))
+    body.append(sweep_tables.trials_html(sweep, ranking))
+    body.append(sweep_tables.swept_html(sweep))
     subtitle = (
         f"{sweep.folder.resolve().name}: {len(sweep.trials)} trials over"
         f" {len(sweep.space)} keys, seeds a trial: {sweep.plan['seeds']}"

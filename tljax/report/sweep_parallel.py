@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from tljax.report.drawing import STYLE, WIDE, to_svg
 from tljax.report.sweep_best import Ranking
-from tljax.report.sweep_figures import (
+from tljax.report.sweep_look import (
     ALIKE,
     BEST,
     OTHER,

@@ -62,6 +62,13 @@ def is_complete(row: Trial) -> bool:
     )
 
 
+def standard_error(values: Sequence[float]) -> float | None:
+    """Of the mean over seeds; None with fewer than two of them."""
+    if len(values) < 2:
+        return None
+    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
 def load_sweep(folder: Path | str) -> Sweep:
     """Reads a sweep's work folder.
 

@@ -1,4 +1,5 @@
-"""What a sweep's page says, in its order: answer, plots, trials, what was swept.
+"""What a sweep's page says, in its order: answer, each key, all keys, importance,
+would more pay, learning curves; the tables are sweep_tables.py.
 
 Each section is a function of the loaded sweep and its ranking and returns HTML.
 """
@@ -8,36 +9,27 @@ from collections.abc import Sequence
 from itertools import batched
 from typing import Any
 
-import numpy as np
-
-from tljax.report import sweep_figures
+from tljax.report import sweep_figures, sweep_look
 from tljax.report.curves import mean_band
 from tljax.report.markup import (
-    details,
     duration,
     escape,
-    listing,
     panels,
     section,
-    table,
     wide_figure,
 )
-from tljax.report.provenance import config_html
-from tljax.report.sweep_answer import score, setting
 from tljax.report.sweep_best import Ranking, expected_bests, scores_in_order
 from tljax.report.sweep_importance import Importance
 from tljax.report.sweep_parallel import MOST_KEYS, parallel_svg
-from tljax.report.sweep_records import STATES, Sweep, short_names, trial_curves
-
-SHOWN = 60  # trials of the table that are not folded
+from tljax.report.sweep_records import Sweep, short_names, trial_curves
 
 
 def _colours(ranking: Ranking) -> str:
     """The legend of all figures."""
-    names = {sweep_figures.BEST: "best"}
+    names = {sweep_look.BEST: "best"}
     if ranking.alike:
-        names[sweep_figures.ALIKE] = "cannot be told apart from it"
-    names[sweep_figures.OTHER] = "other trials"
+        names[sweep_look.ALIKE] = "cannot be told apart from it"
+    names[sweep_look.OTHER] = "other trials"
     spans = (
         f'<span class="arm" style="--arm:{color}">{name}</span>'
         for color, name in names.items()
@@ -118,7 +110,7 @@ def curves_html(sweep: Sweep, ranking: Ranking) -> str:
             band = mean_band(curves)
             if band is not None:
                 found[key][number] = band
-    own, loss = sweep_figures.score_axis(sweep), ("validation loss (nats)", 1.0)
+    own, loss = sweep_look.score_axis(sweep), ("validation loss (nats)", 1.0)
     looks = {"loss_nats": loss, metric: (own.name, own.scale)}
     drawn = [
         sweep_figures.curves_svg(
@@ -142,7 +134,7 @@ def progress_html(sweep: Sweep, ranking: Ranking) -> str:
     scores = scores_in_order(sweep.trials)
     means, deviations = expected_bests(scores, sweep.plan["direction"])
     drawn = sweep_figures.progress_svg(
-        scores, means, deviations, sweep_figures.score_axis(sweep)
+        scores, means, deviations, sweep_look.score_axis(sweep)
     )
     caption = (
         "Orange: the best so far, in the order of ending. Dashed: the best to be"
@@ -156,91 +148,3 @@ def progress_html(sweep: Sweep, ranking: Ranking) -> str:
     if any(row["state"] == "pruned" for row in sweep.trials):
         caption += " Pruned trials have no score and are left out."
     return section("Would more trials pay?", wide_figure(drawn, caption))
-
-
-def trials_html(sweep: Sweep, ranking: Ranking) -> str:
-    """All trials, best first, those without a score last, with the reason."""
-    names, metric = short_names(list(sweep.space)), sweep.plan["metric"]
-    rows = {row["number"]: row for row in sweep.trials}
-    others = [number for number in rows if number not in ranking.means]
-    order = sorted(others, key=lambda n: (STATES.index(rows[n]["state"]), n))
-    cells = []
-    for number in [*ranking.order, *order]:
-        row = rows[number]
-        settings = [setting(row["params"].get(key, "–")) for key in names]
-        told = [_score_html(row, ranking, metric), _error(row, ranking, metric)]
-        cells.append(
-            [str(number), *told, *map(escape, settings), duration(row.get("seconds"))]
-        )
-    head = [
-        "Trial",
-        escape(metric.rpartition("/")[2]),
-        "±",
-        *map(escape, names.values()),
-        "Time",
-    ]
-    note = (
-        "Best first: the mean over seeds ± one standard error; in bold the best and"
-        " those that cannot be told apart from it."
-    )
-    reasons = "".join(
-        f"<li>Trial {n}: {escape(rows[n]['reason'])}</li>"
-        for n in order
-        if rows[n].get("reason")
-    )
-    lost = f"<h3>Without a score</h3><ul>{reasons}</ul>" if reasons else ""
-    listed = table(head, cells[:SHOWN])
-    if len(cells) > SHOWN:
-        listed += details("All trials", table(head, cells))
-    return section("Trials", f'<p class="note">{note}</p>', listed, lost)
-
-
-def _score_html(row: dict[str, Any], ranking: Ranking, metric: str) -> str:
-    number = row["number"]
-    if number not in ranking.means:
-        return escape(row["state"])
-    told = score(ranking.means[number], metric)
-    if number == ranking.best or number in ranking.alike:
-        return f"<strong>{told}</strong>"
-    return told
-
-
-def _error(row: dict[str, Any], ranking: Ranking, metric: str) -> str:
-    if row["number"] not in ranking.means or ranking.seeds < 2:
-        return "–"
-    return score(float(np.std(row["values"], ddof=1)) / ranking.seeds**0.5, metric)
-
-
-def swept_html(sweep: Sweep) -> str:
-    """The space, the search, the effort, and the config that it started from."""
-    plan = sweep.plan
-    rows = [[escape(key), *map(escape, _key(one))] for key, one in sweep.space.items()]
-    counts = Counter(row["state"] for row in sweep.trials)
-    ended = listing([f"{counts[state]} {state}" for state in STATES if counts[state]])
-    facts = [
-        ["Search", escape(plan["search"]) + f", seed {plan.get('seed', 0)}"],
-        ["Pruning", escape(plan["prune"])],
-        ["Seeds a trial", str(plan["seeds"])],
-        ["Trials", f"{plan['trials']} asked: {ended or 'none begun'}"],
-        ["Score", escape(f"{plan['metric']}, to {plan['direction']}")],
-        ["Time", f"{duration(sweep.seconds)} in all trials together"],
-    ]
-    return section(
-        "What was swept",
-        table(["Key", "Values", "Applies"], rows, numeric=False),
-        table([], facts, numeric=False),
-        config_html("Config", plan["config"]),
-    )
-
-
-def _key(one: dict[str, Any]) -> tuple[str, str]:
-    if one["kind"] == "choice":
-        values = listing([setting(choice) for choice in one["choices"]])
-    else:
-        whole = "whole numbers, " * (one["kind"] == "int")
-        scale = "log" if one.get("log") else "linear"
-        values = f"{setting(one['low'])} to {setting(one['high'])} ({whole}{scale})"
-    only = one.get("only")
-    if not only:
-        return values, "always"
-    return values, f"{only['key']} = {' or '.join(map(setting, only['values']))}"
