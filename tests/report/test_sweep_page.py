@@ -234,6 +234,8 @@ def test_curves_are_drawn_of_what_was_logged(sweep, tmp_path):
     (folder / "trials/0001-s2/metrics.jsonl").unlink()
     assert drawn(folder) == 2
     assert drawn(sweep.write(tmp_path / "b", rows, metric="validation/loss_nats")) == 1
+    # accuracy on validation items is no curve of accuracy on test items
+    assert drawn(sweep.write(tmp_path / "c", rows, metric="test/accuracy")) == 1
     shutil.rmtree(folder / "trials")
     assert drawn(folder) == 0
 
@@ -261,11 +263,13 @@ def test_names_are_short_where_they_differ():
         ("trials.json", "[{", "is not JSON"),
         ("trials.json", '[{"number": 0}]', "trial 0 has no usable 'state'"),
         ("trials.json", None, "does not exist"),
+        ("final.json", '{"trial": 0}', "final.json has no usable 'test'"),
+        ("final.json", '{"trial": 0, "test": {}}', "no usable 'values'"),
     ],
 )
 def test_broken_records_are_one_line(sweep, tmp_path, file, text, message):
     folder = sweep.write(tmp_path, sweep.rows(2, 3))
-    (folder / file).unlink()
+    (folder / file).unlink(missing_ok=True)
     if text is not None:
         (folder / file).write_text(text)
     with pytest.raises(InputError, match=message):

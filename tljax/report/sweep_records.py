@@ -102,6 +102,10 @@ def load_sweep(folder: Path | str) -> Sweep:
     trials = sorted(trials, key=lambda row: row["number"])
     final = folder / "final.json"
     told = records.load_json(final) if final.exists() else None
+    if told is not None:
+        _check(told, {"trial": int, "test": dict}, final)
+        ends = {"values": list, "mean": float, "low": float, "high": float}
+        _check(told["test"], ends, final)
     return Sweep(folder, plan, tuple(trials), told)
 
 
@@ -132,7 +136,7 @@ def run_folders(sweep: Sweep, number: int) -> list[Path]:
 def trial_curves(
     sweep: Sweep, number: int, keys: Sequence[str]
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """A trial's validation curves: key -> one (steps, values) for each seed that has.
+    """A trial's validation curves: key -> (steps, values) of each seed, maybe empty.
 
     Args:
       sweep: of whose folder the runs are read; one that is not there has no curve.
@@ -144,8 +148,7 @@ def trial_curves(
         metrics = read_metrics(folder)
         for key in keys:
             steps, values = records.curve(metrics, split="validation", key=key)
-            if len(steps):
-                found[key].append((steps, values))
+            found[key].append((steps, values))
     return found
 
 
