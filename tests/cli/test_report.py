@@ -1,5 +1,7 @@
 """`tljax report` takes the folder of a run or of an experiment."""
 
+import json
+
 from tljax.cli.main import main
 from tljax.train.record import read_metrics
 
@@ -16,6 +18,23 @@ def test_a_run_folder_gets_a_page_and_its_numbers_are_told(
         final = read_metrics(run)[-1]
         one = final["test"]["accuracy"] if "test" in final else final["bits_per_byte"]
         assert f"{one['value']:.4f}" in shown
+
+
+def test_a_sweep_s_folder_gets_a_page_and_its_best_is_told(tmp_path, capsys, refused):
+    space = [{"key": "seed", "kind": "int", "low": 0, "high": 9}]
+    plan = {"config": {}, "space": space, "search": "grid", "prune": "none"}
+    plan |= {"seeds": 2, "trials": 1, "metric": "test/accuracy"}
+    row = {"number": 4, "state": "complete", "params": {"seed": 5}, "order": 0}
+    (tmp_path / "trials.json").write_text(json.dumps([row | {"values": [0.5, 0.6]}]))
+    sweep = tmp_path / "sweep.json"
+    sweep.write_text(json.dumps(plan | {"direction": "up"}))
+    assert "direction is 'up'" in refused("report", tmp_path)
+    sweep.write_text(json.dumps(plan | {"direction": "maximize"}))
+    assert main(["report", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Trial 4 is best: test/accuracy 55.0")
+    assert f"report: {tmp_path / 'report.html'}" in shown
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
 
 
 def test_any_other_folder_with_a_config_is_read_as_an_experiment(tmp_path, refused):

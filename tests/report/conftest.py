@@ -1,6 +1,7 @@
 """A synthetic experiment folder: the records of runs that never took place."""
 
 import json
+import types
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +188,63 @@ def write_experiment(
 def experiment_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shared by many tests: read it, or copy it before changing anything."""
     return write_experiment(tmp_path_factory.mktemp("work") / "low_shot")
+
+
+SPACE = [
+    {"key": "optim.lr_peak", "kind": "float", "low": 1e-5, "high": 1e-2, "log": True,
+     "choices": [], "only": None},
+    {"key": "optim.weight_decay", "kind": "choice", "low": None, "high": None,
+     "log": False, "choices": [0, 0.01, 0.1], "only": None},
+    {"key": "transfer.method", "kind": "choice", "low": None, "high": None,
+     "log": False, "choices": ["full", "lora"], "only": None},
+    {"key": "transfer.rank", "kind": "int", "low": 1, "high": 16, "log": False,
+     "choices": [], "only": {"key": "transfer.method", "values": ["lora"]}},
+]  # fmt: skip
+
+
+def sweep_rows(trials: int, seeds: int) -> list[dict]:
+    """Trials whose score peaks at a rate of 1e-3, LoRA a bit better; 2 has failed."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(trials):
+        lora = number % 2 == 1
+        params = {
+            "optim.lr_peak": float(10 ** rng.uniform(-5, -2)),
+            "optim.weight_decay": (0, 0.01, 0.1)[number % 3],
+            "transfer.method": "lora" if lora else "full",
+        }
+        if lora:
+            params["transfer.rank"] = 1 + number % 16
+        away = abs(np.log10(params["optim.lr_peak"]) + 3)
+        score = 0.8 + 0.02 * lora - 0.1 * away + 0.01 * rng.normal(size=seeds)
+        row = {"number": number, "state": "complete", "params": params}
+        row |= {"values": score.tolist(), "value": float(score.mean()), "reason": ""}
+        if number == 2:
+            row |= {"state": "failed", "values": [], "value": None}
+            row["reason"] = "loss was <not> finite"
+        rows.append(row | {"group": 0, "seconds": 2.0, "order": trials - number})
+    return rows
+
+
+def write_sweep(folder: Path, rows: list[dict], *, seeds: int = 3, **plan) -> Path:
+    """Writes a sweep's work folder around rows of trials.json, runs with curves too."""
+    whole = {"config": {"kind": "finetune"}, "space": SPACE, "search": "qmc"}
+    whole |= {"prune": "none", "seeds": seeds, "trials": len(rows), "seed": 0}
+    whole |= {"metric": "validation/accuracy", "direction": "maximize"}
+    write_json(folder / "sweep.json", whole | plan)
+    write_json(folder / "trials.json", rows)
+    for row in rows:
+        for seed, value in enumerate(row["values"]):
+            name = f"{row['number']:04d}" + (f"-s{seed}" if seed else "")
+            lines = [
+                {"step": step, "split": "validation", "loss_nats": 1 / step,
+                 "accuracy": value - 1 / step}
+                for step in (10, 20, 30)
+            ]  # fmt: skip
+            write_lines(folder / "trials" / name / "metrics.jsonl", lines)
+    return folder
+
+
+@pytest.fixture
+def sweep():
+    """The makings of a sweep's work folder: rows(), write(), space."""
+    return types.SimpleNamespace(rows=sweep_rows, write=write_sweep, space=SPACE)

@@ -143,6 +143,13 @@ def test_expected_best_is_the_mean_over_all_subsets():
     assert found[0] == pytest.approx(scores_S.mean()) and found[-1] == scores_S.max()
 
 
+def test_spread_of_best_is_the_deviation_over_all_subsets():
+    scores_S = np.random.default_rng(4).normal(size=6)
+    found = spread.spread_of_best(scores_S, range(1, 7))
+    subsets = [itertools.combinations(scores_S, k) for k in range(1, 7)]
+    assert found == pytest.approx([np.std([max(s) for s in one]) for one in subsets])
+
+
 def test_expected_best_refuses_more_runs_than_there_are():
     with pytest.raises(ValueError, match="a budget of 4 runs; 3 runs are there"):
         spread.expected_best(np.arange(3.0), (1, 4))

@@ -207,3 +207,18 @@ def test_plans_that_cannot_pass_are_refused():
         statistics.check_plan(8, one, 1.5)
     with pytest.raises(InputError, match="2 or more"):
         statistics.check_plan(1, [], 0.05)
+
+
+def test_student_interval_by_hand():
+    # sd 1, t at 2 degrees of freedom 4.3027
+    found = statistics.student_interval(np.array([1.0, 2.0, 3.0]))
+    half = 4.302653 / 3**0.5
+    assert (found.low, found.mean, found.high) == pytest.approx((2 - half, 2, 2 + half))
+    wider = statistics.student_interval(np.array([1.0, 2.0, 3.0]), confidence=0.99)
+    assert wider.high - 2 == pytest.approx(9.924843 / 3**0.5)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, np.nan]])
+def test_student_interval_refuses_what_has_no_spread(values):
+    with pytest.raises(ValueError, match="two or more finite values"):
+        statistics.student_interval(np.array(values))

@@ -1,7 +1,7 @@
 """tljax report: rebuilds an experiment's or a run's report from its records alone.
 
-work folder -> summary.json, report.html; run folder -> report.html; all kept results of
-experiments/ -> one page. Trains nothing.
+work folder -> summary.json, report.html (a sweep's: trials.csv too); run folder ->
+report.html; all kept results of experiments/ -> one page. Trains nothing.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from tljax.settings import SETTINGS_OF_KIND, InputError
 USAGE = "tljax report DIR | --all [--out=DIR]"
 DESCRIPTION = """
 DIR is the work folder of an experiment (summary.json and report.html are written) or
-the folder of one run (report.html). Only records are read: nothing is trained, and the
-same records give the same numbers.
+of a sweep (trials.csv too), or the folder of one run (report.html). Only records are
+read: nothing is trained, and the same records give the same numbers.
 
   tljax report runs/low_shot
   tljax report runs/lm
@@ -43,10 +43,13 @@ def run(argv: Sequence[str]) -> None:
     if len(given.words) != 1:
         raise InputError(f"tljax report takes one folder: {USAGE}")
     folder = Path(given.words[0])
+    if (folder / "sweep.json").is_file():
+        _report_sweep(folder)
+        return
     if not (folder / "config.json").is_file():
         raise InputError(
             f"{folder} holds no config.json; give the work folder of an experiment or"
-            " the folder of a run"
+            " a sweep, or the folder of a run"
         )
     from tljax.report import records
 
@@ -76,6 +79,14 @@ def _report_run(folder: Path) -> None:
     from tljax.report.run_page import write_run_report
 
     for line in number_lines(write_run_report(folder)):
+        print(line)
+    print(f"report: {folder / 'report.html'}")
+
+
+def _report_sweep(folder: Path) -> None:
+    from tljax.report.sweep_page import write_sweep_report
+
+    for line in write_sweep_report(folder)["sentences"]:
         print(line)
     print(f"report: {folder / 'report.html'}")
 

@@ -119,7 +119,7 @@ def provenance_html(
         table([], rows, numeric=False),
         "<h3>Data</h3>",
         _data_html(m["data"] for m in found),
-        *(_config(title, config) for title, config in configs.items()),
+        *(config_html(title, config) for title, config in configs.items()),
     )
 
 
@@ -149,7 +149,8 @@ def _data_html(data: Iterable[Mapping[str, Mapping[str, str]]]) -> str:
     return table(file_head, files, numeric=False) + table(row_head, rows, numeric=False)
 
 
-def _config(title: str, config: Mapping[str, Any]) -> str:
+def config_html(title: str, config: Mapping[str, Any]) -> str:
+    """A config's JSON, folded until asked for."""
     text = json.dumps(config, indent=2, ensure_ascii=False)
     return details(escape(title), f"<pre>{escape(text)}</pre>")
 

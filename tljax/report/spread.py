@@ -5,7 +5,7 @@ than the most frequent class (Fisher), what share of it comes from the first wei
 what from the data order (a grid of both), what the best of k runs is worth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -245,6 +245,25 @@ def expected_best(scores_S: np.ndarray, budgets: Sequence[int]) -> list[float]:
 
     Source: Dodge et al. 2019; without bias as Tang et al. 2020 have it.
     """
+    return [best.mean for best in _draw_best(scores_S, budgets)]
+
+
+def spread_of_best(scores_S: np.ndarray, budgets: Sequence[int]) -> list[float]:
+    """Standard deviation of the best of k runs, over all subsets of k of the S runs.
+
+    Args, Raises, Source: as expected_best. It is 0 at k = S, where one subset is left:
+    what other runs than these would give is not in it.
+    """
+    return [best.deviation for best in _draw_best(scores_S, budgets)]
+
+
+@dataclass(frozen=True)
+class _Best:
+    mean: float
+    deviation: float
+
+
+def _draw_best(scores_S: np.ndarray, budgets: Sequence[int]) -> Iterator[_Best]:
     _check_scores(scores_S, least=1)
     runs = len(scores_S)
     for budget in budgets:
@@ -252,10 +271,11 @@ def expected_best(scores_S: np.ndarray, budgets: Sequence[int]) -> list[float]:
             raise ValueError(f"a budget of {budget} runs; {runs} runs are there")
     ascending_S = np.sort(scores_S)
     below_S = np.arange(runs)
-    return [
-        float(ascending_S @ special.comb(below_S, k - 1) / special.comb(runs, k))
-        for k in budgets
-    ]
+    for k in budgets:
+        ways_S, of = special.comb(below_S, k - 1), special.comb(runs, k)
+        mean = float(ascending_S @ ways_S / of)
+        variance = (ascending_S - mean) ** 2 @ ways_S / of
+        yield _Best(mean, float(np.sqrt(variance)))
 
 
 def _check_scores(*groups: np.ndarray, least: int) -> None:

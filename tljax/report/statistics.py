@@ -70,6 +70,27 @@ def sign_flip_test(
     return float(hits.mean() if exact else (1 + hits.sum()) / (1 + len(hits)))
 
 
+def student_interval(values_S: np.ndarray, *, confidence: float = 0.95) -> Interval:
+    """Interval for the mean over seeds alone: mean ± t x sd / sqrt(S), S - 1 degrees.
+
+    Args:
+      values_S: a score, or a paired difference of two, one per seed.
+      confidence: share of repetitions in which the interval holds the true mean.
+
+    Raises:
+      ValueError: fewer than two seeds, or a value that is not finite.
+
+    Source: Student 1908.
+    """
+    seeds = len(values_S)
+    if seeds < 2 or not np.isfinite(values_S).all():
+        raise ValueError(f"an interval needs two or more finite values, got {values_S}")
+    quantile = special.stdtrit(seeds - 1, 0.5 + confidence / 2)
+    half = float(quantile * values_S.std(ddof=1) / np.sqrt(seeds))
+    mean = float(values_S.mean())
+    return Interval(mean, mean - half, mean + half)
+
+
 def hierarchical_bootstrap(
     values_SI: np.ndarray, *, resamples: int, seed: int, confidence: float = 0.95
 ) -> Interval:
