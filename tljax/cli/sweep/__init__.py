@@ -10,7 +10,14 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tljax.cli.command import Flag, Given, help_text, no_words, read_flags
+from tljax.cli.command import (
+    Flag,
+    Given,
+    check_file,
+    help_text,
+    no_words,
+    read_flags,
+)
 from tljax.cli.config import CONFIG, WORKDIR, load_config, load_sweep
 from tljax.cli.keys import keys_text, kind_of, read_as
 from tljax.data.folders import alone_in
@@ -41,6 +48,7 @@ Several machines share the work with one --storage=postgresql://... and one --st
 _DEFAULTS = {
     "search": "qmc", "prune": "none", "seeds": "1", "trials": "20", "seed": "0",
 }  # fmt: skip
+_LOOKED_AT = ("accuracy", "bits_per_byte")  # what validations on the way hold
 FLAGS = (
     CONFIG,
     WORKDIR,
@@ -59,6 +67,7 @@ FLAGS = (
     Flag("storage", "URL", "sqlite:///FILE or postgresql://..., which workers share; a"
          " journal in the work folder if left"),
     Flag("study", "NAME", "of the study in a shared storage; the folder's if left"),
+    Flag("export", "FILE", "where the trials go beside, .csv or .parquet"),
     Flag("dry_run", "", "shows what would train together and what it takes, and stops"),
     Flag("final", "", "at the end the best trial is scored on the test split, once"),
 )  # fmt: skip
@@ -123,7 +132,16 @@ def run(argv: Sequence[str]) -> None:
         return
     with alone_in(folder):
         work(plan, folder, worker=f"{socket.gethostname()}:{folder}",
-             final="final" in given.flags)  # fmt: skip
+             final="final" in given.flags, export=_export(given))  # fmt: skip
+
+
+def _export(given: Given) -> pathlib.Path | None:
+    """Where --export says, checked before any work."""
+    if "export" not in given.flags:
+        return None
+    out = pathlib.Path(os.path.expanduser(given.flags["export"]))
+    check_file(out, ".csv", ".parquet", flag="export")
+    return out
 
 
 def _read_plan(folder: pathlib.Path) -> Plan | None:
@@ -178,12 +196,18 @@ def _plan(given: Given, folder: pathlib.Path) -> Plan:
         _count(said, "trials", 1) if "trials" in said or not points else len(points)
     )
     metric, direction = _metric(said, config["kind"])
+    prune = _choose(said, "prune", ("none", "asha"))
+    if prune == "asha" and metric.rpartition("/")[2] not in _LOOKED_AT:
+        raise InputError(
+            f"--prune=asha ends runs by their validations on the way, which hold no"
+            f" {metric}; take --metric=validation/accuracy, or --prune=none"
+        )
     plan = Plan(
         config=config,
         overridden=list(given.overrides),
         space=to_rows(space),
         search=search,
-        prune=_choose(said, "prune", ("none", "asha")),
+        prune=prune,
         seeds=seeds,
         trials=trials,
         seed=_count(said, "seed", 0),
@@ -201,7 +225,9 @@ def _plan(given: Given, folder: pathlib.Path) -> Plan:
 
 def _said(argument: str, given: Given) -> dict[str, Any]:
     """The sweep's own flags: the command line's, then those of the config's sweep()."""
-    own = {flag.name: flag for flag in FLAGS[2:] if flag.value}
+    own = {
+        flag.name: flag for flag in FLAGS[2:] if flag.value and flag.name != "export"
+    }
     said = load_sweep(argument)
     for name in said:
         if name not in own:

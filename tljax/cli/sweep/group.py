@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 from tljax.cli.command import run_command
 from tljax.settings import SETTINGS_OF_KIND, from_config
-from tljax.train.files import read_json
+from tljax.sweep.prune import Asha, Prune
+from tljax.train.files import read_json, write_json
 
 NO_MEMORY = 3  # exit status
 _FULL = "RESOURCE_EXHAUSTED"  # how XLA says that memory is out
@@ -34,19 +35,37 @@ def main(argv: Sequence[str]) -> int:
         )
         for one in group["members"]
     ]
+    prune, seen = _pruning(group.get("prune"))
     try:
         if members[0].settings.kind == "finetune":
-            finetune(members, populations=pathlib.Path(group["populations"]))
+            populations = pathlib.Path(group["populations"])
+            finetune(members, populations=populations, prune=prune)
         else:
             for one in members:
-                pretrain(one.settings, one.folder)
+                pretrain(one.settings, one.folder, prune=prune)
     except MemoryError:
         return NO_MEMORY
     except Exception as error:  # XLA's own class stands in no public module
         if _FULL not in str(error):
             raise
         return NO_MEMORY
+    if prune:
+        write_json(seen, prune.asha.state)
     return 0
+
+
+def _pruning(asked: dict | None) -> tuple[Prune | None, pathlib.Path]:
+    """Who ends trials early, with what earlier populations saw; the file of that."""
+    if not asked:
+        return None, pathlib.Path()
+    seen = pathlib.Path(asked["seen"])
+    known = read_json(seen) if seen.exists() else None
+    trials = {
+        int(number): [pathlib.Path(one) for one in folders]
+        for number, folders in asked["trials"].items()
+    }
+    asha = Asha(asked["direction"], seen=known)
+    return Prune(asha, trials, asked["metric"]), seen
 
 
 def _end_with_parent() -> None:

@@ -14,10 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from tljax.cli.sweep.group import NO_MEMORY
 from tljax.settings import SETTINGS_OF_KIND, InputError, from_config, to_dict
+from tljax.sweep import prune
 from tljax.sweep.launch import LaunchError, Outcome
 from tljax.sweep.space import Point, identity
 from tljax.sweep.study import Trial
@@ -37,6 +39,8 @@ class Runs:
       config: the base config, plain dicts.
       seeds: runs a trial, by seeds config.seed, config.seed + 1, ...
       metric: path into a run's last record, e.g. 'validation/accuracy'.
+      overridden: keys of the config that the command line set.
+      prune: whether ASHA ends trials early.
     """
 
     def __init__(
@@ -47,9 +51,11 @@ class Runs:
         seeds: int,
         metric: str,
         overridden: Sequence[str],
+        prune: bool = False,
     ):
         self.folder, self.config = folder, config
         self.seeds, self.metric, self.overridden = seeds, metric, overridden
+        self.prune = prune
         self._groups: dict[Any, int] = {}
         self._made: dict[str, list[Any]] = {}
 
@@ -87,9 +93,13 @@ class Runs:
             config["task"]["score_test"] = final
             if not final:
                 config["task"].pop("others", None)
+        else:
+            config["corpus"]["heldout_split"] = "test" if final else "validation"
         made = from_config(SETTINGS_OF_KIND[config["kind"]], config)
         made = adopt_architecture(made, [*self.overridden, *point])
         (check if made.kind == "finetune" else check_pretrain)(made)
+        if self.prune:
+            prune.check(made.record)
         return [
             dataclasses.replace(made, seed=made.seed + seed)
             for seed in range(self.seeds)
@@ -111,20 +121,33 @@ class Runs:
           LaunchError: it ended early.
         """
         name = self._started_as([one.number for one in trials])
-        runs = [
-            (folder, settings)
+        runs = {
+            number: list(zip(self.folders(number), self.settings(point), strict=True))
             for number, point in self._points(name, trials)
-            for folder, settings in zip(
-                self.folders(number), self.settings(point), strict=True
-            )
-        ]
-        yield from self.run(name, runs)
+        }
+        asked = {}
+        if self.prune:
+            asked["prune"] = {
+                "direction": direction_of(self.metric),
+                "metric": f"validation/{self.metric.removeprefix('validation/')}",
+                "seen": str(self.folder / "asha.json"),
+                "trials": {
+                    number: [str(folder) for folder, _ in mine]
+                    for number, mine in runs.items()
+                },
+            }
+        yield from self.run(
+            name, [one for mine in runs.values() for one in mine], asked
+        )
         self._group_file(name).unlink()
 
     def run(
-        self, name: str, runs: Sequence[tuple[pathlib.Path, Any]]
+        self,
+        name: str,
+        runs: Sequence[tuple[pathlib.Path, Any]],
+        asked: Mapping[str, Any] = MappingProxyType({}),
     ) -> Iterator[None]:
-        """Trains runs as the process `name`; see `launch`."""
+        """Trains runs as the process `name`, which is told `asked`; see `launch`."""
         path = self._group_file(name)
         kept = read_json(path) if path.exists() else {}
         members = [
@@ -132,7 +155,8 @@ class Runs:
             for folder, settings in runs
         ]
         populations = str(self.folder / "populations")
-        write_json(path, {**kept, "populations": populations, "members": members})
+        job = {"populations": populations, "members": members, **asked}
+        write_json(path, {**kept, **job})
         with open(path.with_suffix(".log"), "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tljax.cli.sweep.group", str(path)],
@@ -176,7 +200,14 @@ class Runs:
         if any(one["params_sha256"] is None for one in finals):
             return Outcome(seconds=seconds, reason=next(filter(None, reasons)))
         values = tuple(value_of(one, self.metric) for one in finals)
-        return Outcome(values=values, seconds=seconds)
+        pruned = [
+            early_end(one)
+            for one in finals
+            if (one.get("stopped") or {}).get("reason") == "pruned"
+        ]
+        if pruned:
+            return Outcome(values, seconds, reason=pruned[0], pruned=True)
+        return Outcome(values, seconds)
 
     def _group_file(self, name: str) -> pathlib.Path:
         return self.folder / "groups" / f"{name}.json"

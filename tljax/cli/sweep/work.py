@@ -5,21 +5,31 @@ plan -> points -> groups (-> shown: what trains together) -> work_through -> tri
 
 import collections
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
+
+from tljax.cli.members import Member
 from tljax.cli.sweep import Plan
+from tljax.cli.sweep.estimate import Estimate, estimate
 from tljax.cli.sweep.runs import Runs, value_of
 from tljax.cli.sweep.table import SweepTable, point_text
+from tljax.report.export_trials import export_trials
+from tljax.report.hparams import write_hparams
+from tljax.report.statistics import student_interval
+from tljax.report.sweep_page import write_sweep_report
 from tljax.settings import InputError
 from tljax.sweep.launch import work_through
 from tljax.sweep.search import points as draw
 from tljax.sweep.space import Point, from_rows
 from tljax.sweep.study import Study, Trial
 from tljax.train.files import read_json, write_json
-from tljax.train.progress import Progress
+from tljax.train.progress import Progress, describe_seconds
 from tljax.train.record import final_record, is_finished
 
+_ESTIMATED = 8  # populations whose cost is worked out before the start
 _ROUND = 4  # trials that TPE asks for at a time
 BAD = -1  # the group of points that no run can have
 
@@ -28,7 +38,7 @@ def runs_of(plan: Plan, folder: pathlib.Path) -> Runs:
     """The runs of a sweep."""
     return Runs(
         folder, plan.config, seeds=plan.seeds, metric=plan.metric,
-        overridden=plan.overridden,
+        overridden=plan.overridden, prune=plan.prune == "asha",
     )  # fmt: skip
 
 
@@ -40,10 +50,17 @@ def show(plan: Plan, folder: pathlib.Path) -> None:
         print(f"{plan.trials} trials of {plan.seeds} seeds, chosen as results come")
         return
     points = _draw(plan)
-    _show_groups(plan, points, *_groups(runs, points))
+    _show_groups(plan, runs, points, *_groups(runs, points))
 
 
-def work(plan: Plan, folder: pathlib.Path, *, worker: str, final: bool) -> None:
+def work(
+    plan: Plan,
+    folder: pathlib.Path,
+    *,
+    worker: str,
+    final: bool,
+    export: pathlib.Path | None = None,
+) -> None:
     """Trains what is left of a sweep and reports it.
 
     Args:
@@ -51,6 +68,7 @@ def work(plan: Plan, folder: pathlib.Path, *, worker: str, final: bool) -> None:
       folder: its work folder, which no other command works in.
       worker: this worker's name, the same after a restart.
       final: whether the winner is scored on the test split.
+      export: a .csv or .parquet file for the trials; None = none.
     """
     runs, space = runs_of(plan, folder), from_rows(plan.space)
     # of a journal: a worker that was killed while it wrote leaves its lock
@@ -63,7 +81,7 @@ def work(plan: Plan, folder: pathlib.Path, *, worker: str, final: bool) -> None:
         points = _draw(plan)
         groups, bad = _groups(runs, points)
         if any(not one.ended for one in study.trials()) or not study.trials():
-            _show_groups(plan, points, groups, bad)
+            _show_groups(plan, runs, points, groups, bad)
         study.plan_trials(space, points, groups)
     for number in bad:
         if study.claim([number]):
@@ -72,16 +90,31 @@ def work(plan: Plan, folder: pathlib.Path, *, worker: str, final: bool) -> None:
 
         def tell() -> None:
             if table.due:
-                table.show(study.trials())
+                trials = study.trials()
+                table.show(trials)
+                _keep(folder, trials)
 
         work_through(
             study, launch=runs.launch, outcome=runs.outcome, tell=tell, say=table.say,
             more=lambda: _ask(plan, study, runs) if plan.search == "tpe" else (),
         )  # fmt: skip
         table.show(study.trials(), last=True)
-    write_json(folder / "trials.json", [one.row() for one in study.trials()])
+    trials = study.trials()
+    study.close()
+    _keep(folder, trials)
     if final:
-        _score_winner(plan, runs, study.trials(), folder)
+        _score_winner(plan, runs, trials, folder)
+    for line in write_sweep_report(folder)["sentences"]:
+        print(line)
+    print(f"report: {folder / 'report.html'}")
+    write_hparams(folder)
+    if export:
+        print(f"trials: {export_trials(folder, export)}")
+
+
+def _keep(folder: pathlib.Path, trials: Sequence[Trial]) -> None:
+    """Writes trials.json, which reports read."""
+    write_json(folder / "trials.json", [one.row() for one in trials])
 
 
 def _draw(plan: Plan, **other) -> list[Point]:
@@ -103,11 +136,12 @@ def _groups(runs: Runs, points: Sequence[Point]) -> tuple[list[int], dict[int, s
     return groups, bad
 
 
-def _show_groups(plan, points, groups, bad) -> None:
+def _show_groups(plan, runs, points, groups, bad) -> None:
+    costs = _costs(plan, runs, points, groups)
     counts = collections.Counter(one for one in groups if one != BAD)
-    runs = len(points) * plan.seeds
+    total = len(points) * plan.seeds
     print(
-        f"{len(points)} trials of {plan.seeds} seeds = {runs:,} runs, in {len(counts)}"
+        f"{len(points)} trials of {plan.seeds} seeds = {total:,} runs, in {len(counts)}"
         f" processes one after another"
     )
     for group, count in sorted(counts.items()):
@@ -121,9 +155,39 @@ def _show_groups(plan, points, groups, bad) -> None:
         }
         told = point_text(alike) if count > 1 else point_text(mine[0])
         what = "a population" if plan.config["kind"] == "finetune" else "in turn"
-        print(f"  {group}: {count * plan.seeds} runs, {what} {told}".rstrip())
+        took, cost = "", costs.get(group)
+        if cost:
+            seconds = describe_seconds(cost.seconds)
+            took = f" (about {seconds}, {cost.bytes / 1e9:.1f} GB)"
+        print(f"  {group}: {count * plan.seeds} runs, {what} {told}".rstrip() + took)
+    seconds = sum(one.seconds for one in costs.values()) / len(costs) * len(counts)
+    print(f"  in all about {describe_seconds(seconds)}")
     for number, reason in bad.items():
         print(f"  trial {number} cannot be trained: {reason}")
+
+
+def _costs(plan, runs, points, groups) -> dict[int, Estimate]:
+    """What each population will take; of many, the first few."""
+    mine: dict[int, list[Point]] = {}
+    for point, group in zip(points, groups, strict=True):
+        if group != BAD:
+            mine.setdefault(group, []).append(point)
+    found = {}
+    for group, own in itertools.islice(mine.items(), _ESTIMATED):
+        members = [
+            Member(settings, folder)
+            for number, point in enumerate(own)
+            for settings, folder in zip(
+                runs.settings(point), runs.folders(number), strict=True
+            )
+        ]
+        if plan.config["kind"] == "pretrain":  # one after another
+            one = estimate(members[:1])
+            seconds = one.seconds * len(members)
+            found[group] = dataclasses.replace(one, seconds=seconds)
+        else:
+            found[group] = estimate(members, together=plan.prune == "asha")
+    return found
 
 
 def _ask(plan: Plan, study: Study, runs: Runs) -> list[Trial]:
@@ -187,13 +251,19 @@ def _score_winner(plan, runs, trials, folder) -> None:
     finals = [final_record(one) for one, _ in seen]
     tried = [one for one in runs.folders(winner.number) if is_finished(one)]
     hashes = [final_record(one)["params_sha256"] for one in tried]
-    metric = "test/" + plan.metric.rpartition("/")[2]
+    metric = plan.metric.replace("validation/", "test/")
+    values = [value_of(one, metric) for one in finals]
+    sure = student_interval(np.array(values)) if len(values) > 1 else None
     write_json(
         path,
         {
             "trial": winner.number,
             "params": winner.point,
-            "test": {"values": [value_of(one, metric) for one in finals]},
+            "test": {
+                "values": values,
+                "mean": sum(values) / len(values),
+                **({"low": sure.low, "high": sure.high} if sure else {}),
+            },
             "folders": [str(one.relative_to(folder)) for one, _ in seen],
             "repeated_exactly": hashes == [one["params_sha256"] for one in finals],
         },

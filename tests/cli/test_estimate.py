@@ -6,10 +6,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from tljax.cli import sweep_estimate
 from tljax.cli.crew_data import CrewData
 from tljax.cli.members import Member
-from tljax.cli.sweep_estimate import SHARE, STEP_SECONDS, estimate
+from tljax.cli.sweep import estimate as sweep_estimate
+from tljax.cli.sweep.estimate import SHARE, STEP_SECONDS, estimate
 from tljax.settings import (
     FinetuneSettings,
     PretrainSettings,
