@@ -4,14 +4,16 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from tljax.report import sweep_figures, sweep_parallel
+from tljax.report.curves import mean_band
 from tljax.report.statistics import Interval
 from tljax.report.sweep_answer import score_range, sentences
 from tljax.report.sweep_best import best_trials
 from tljax.report.sweep_importance import importance
-from tljax.report.sweep_look import short_setting
+from tljax.report.sweep_look import Score, short_setting
 from tljax.report.sweep_page import write_sweep_report
 from tljax.report.sweep_records import load_sweep, short_names
 from tljax.report.sweep_sections import curves_html, parallel_html
@@ -128,6 +130,13 @@ def test_sentences_on_edge_test_and_what_is_left(sweep, tmp_path):
     assert found.endswith("1 of 2 trials has not ended yet.")
 
 
+def test_a_test_score_of_one_seed_has_no_interval(sweep, tmp_path):
+    one = {"values": [0.7], "mean": 0.7, "low": None, "high": None}
+    (tmp_path / "final.json").write_text(json.dumps(FINAL | {"test": one}))
+    found = told(sweep, tmp_path, scored(sweep, (0.5,)), seeds=1)
+    assert "On the test split, scored once, trial 0 has 70.0\u202f%." in found
+
+
 def test_a_loss_is_told_as_a_number(sweep, tmp_path):
     rows = scored(sweep, (0.51234, 0.51234), (0.9, 0.9))
     plan = {"metric": "validation/loss_nats", "direction": "minimize", "seeds": 2}
@@ -238,6 +247,27 @@ def test_curves_are_drawn_of_what_was_logged(sweep, tmp_path):
     assert drawn(sweep.write(tmp_path / "c", rows, metric="test/accuracy")) == 1
     shutil.rmtree(folder / "trials")
     assert drawn(folder) == 0
+
+
+@pytest.mark.parametrize(("larger", "kept"), [(True, (0.5, 4)), (False, (-2, 0.5))])
+def test_a_lost_curve_is_cut_off_and_the_best_is_not(larger, kept, monkeypatch):
+    levels = (0.5, 0.51, 0.52, 0.53, 4.0, -2.0)
+    rows = [
+        {"number": i, "state": "complete", "values": [y]} for i, y in enumerate(levels)
+    ]
+    ranking = best_trials(rows, "maximize" if larger else "minimize")
+    bands = {
+        i: mean_band([(np.array([1, 2]), np.array([y, y]))])
+        for i, y in enumerate(levels)
+    }
+    drawn = []
+    monkeypatch.setattr(
+        sweep_figures, "to_svg", lambda figure, **_: drawn.append(figure.axes[0])
+    )
+    sweep_figures.curves_svg(bands, ranking, Score("score", 1.0, larger))
+    low, high = drawn[0].get_ylim()
+    assert low < kept[0] and high > kept[1]
+    assert (low > -2.0) if larger else (high < 4.0)
 
 
 def test_trials_of_one_reason_stand_together(sweep, tmp_path):

@@ -154,7 +154,7 @@ def _test(sweep: Sweep, ranking: Ranking) -> list[str]:
     test, trial = final["test"], final["trial"]
     told = f"On the test split, scored once, trial {trial} has"
     told += f" {score(test['mean'], metric)}"
-    if len(test["values"]) > 1:
+    if None not in (test.get("low"), test.get("high")):
         told += f" (95{HARD}% interval {score_range(test, metric)})"
     notes = []
     if trial != ranking.best:

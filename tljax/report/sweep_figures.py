@@ -109,26 +109,23 @@ def importance_svg(shares: Mapping[str, float], names: Mapping[str, str]) -> str
         return to_svg(figure, name="importance", description="Importance of each key")
 
 
-def curves_svg(
-    bands: Mapping[int, Band], ranking: Ranking, *, y_name: str, scale: float
-) -> str:
+def curves_svg(bands: Mapping[int, Band], ranking: Ranking, look: Score) -> str:
     """Curves of all trials against steps: the best few in colour, the others grey.
 
     Args:
       bands: number of the trial -> its mean over seeds; some may lack.
       ranking: tells the best, and those that are as good.
-      y_name: names what is drawn, with its unit.
-      scale: what it is drawn times.
+      look: how what they show is drawn.
     """
-    shown = np.concatenate([scale * band.mean for band in bands.values()])
+    shown = look.scale * np.concatenate([band.mean for band in bands.values()])
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(PANEL, x_name="Steps", y_name=y_name)
+        figure, axes = new_figure(PANEL, x_name="Steps", y_name=look.name)
         few = {ranking.best, *ranking.alike[:3]}
         for number, band in bands.items():
             named = number in few
             axes.plot(
                 band.x,
-                scale * band.mean,
+                look.scale * band.mean,
                 color=trial_color(ranking, number) if named else OTHER,
                 linewidth=2 if named else 0.8,
                 alpha=1 if named else 0.7,
@@ -136,11 +133,13 @@ def curves_svg(
                 markersize=3,
                 zorder=2 + named + (number == ranking.best),
             )
-        worst = bound(shown, larger_is_better=False).max()
-        if worst < shown.max():  # a curve that blew up hides the others
-            axes.set_ylim(top=worst)
+        kept = bound(shown, larger_is_better=look.larger_is_better)
+        if (kept != shown).any():  # a curve that is lost hides the others
+            worst = kept.min() if look.larger_is_better else kept.max()
+            axes.set_ylim(**{"bottom" if look.larger_is_better else "top": worst})
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        return to_svg(figure, name=f"curves {y_name}", description=f"{y_name} by step")
+        description = f"{look.name} by step"
+        return to_svg(figure, name=f"curves {look.name}", description=description)
 
 
 def progress_svg(

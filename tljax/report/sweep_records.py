@@ -24,6 +24,7 @@ SHARES = ("accuracy", "macro_f1", "ece")  # told in per cent
 _PLAN = {"config": dict, "space": list, "search": str, "prune": str, "seeds": int,
          "trials": int, "metric": str, "direction": str}  # fmt: skip
 _ROW = {"number": int, "state": str, "params": dict, "values": list}
+_TEST = {"values": list, "mean": float, "low": float | None, "high": float | None}
 
 Trial = Mapping[str, Any]
 
@@ -104,12 +105,11 @@ def load_sweep(folder: Path | str) -> Sweep:
     told = records.load_json(final) if final.exists() else None
     if told is not None:
         _check(told, {"trial": int, "test": dict}, final)
-        ends = {"values": list, "mean": float, "low": float, "high": float}
-        _check(told["test"], ends, final)
+        _check(told["test"], _TEST, final)
     return Sweep(folder, plan, tuple(trials), told)
 
 
-def _check(record: Any, kinds: Mapping[str, type], where: Path | str) -> None:
+def _check(record: Any, kinds: Mapping[str, Any], where: Path | str) -> None:
     for key, kind in kinds.items():
         if not isinstance(record, dict) or not isinstance(record.get(key), kind):
             raise InputError(
@@ -147,8 +147,7 @@ def trial_curves(
     for folder in run_folders(sweep, number):
         metrics = read_metrics(folder)
         for key in keys:
-            steps, values = records.curve(metrics, split="validation", key=key)
-            found[key].append((steps, values))
+            found[key].append(records.curve(metrics, split="validation", key=key))
     return found
 
 

@@ -110,12 +110,10 @@ def curves_html(sweep: Sweep, ranking: Ranking) -> str:
             band = mean_band(curves)
             if band is not None:
                 found[key][number] = band
-    own, loss = sweep_look.score_axis(sweep), ("validation loss (nats)", 1.0)
-    looks = {"loss_nats": loss, metric: (own.name, own.scale)}
+    loss = sweep_look.Score("validation loss (nats)", 1.0, larger_is_better=False)
+    looks = {"loss_nats": loss, metric: sweep_look.score_axis(sweep)}
     drawn = [
-        sweep_figures.curves_svg(
-            bands, ranking, y_name=looks[key][0], scale=looks[key][1]
-        )
+        sweep_figures.curves_svg(bands, ranking, looks[key])
         for key, bands in found.items()
         if bands
     ]
