@@ -139,7 +139,6 @@ class Runs:
         yield from self.run(
             name, [one for mine in runs.values() for one in mine], asked
         )
-        self._group_file(name).unlink()
 
     def run(
         self,
@@ -184,6 +183,7 @@ class Runs:
                 "memory was out" if full else f"its process broke off: {said}",
                 divisible=True,
             )
+        path.unlink()
 
     def outcome(self, trial: Trial) -> Outcome | None:
         """What came of a trial, from its run folders; None while one has not ended."""
