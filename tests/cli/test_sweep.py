@@ -11,7 +11,10 @@ import time
 import pytest
 
 import tljax
+from tljax.cli.config import load_config
 from tljax.cli.main import main
+from tljax.cli.sweep import group
+from tljax.settings import SETTINGS_OF_KIND
 from tljax.train.record import final_record, is_finished
 
 OVERS = ["--over=optim.lr_peak=log(1e-3,1e-1)", "--over=transfer.method=full,head"]
@@ -52,14 +55,14 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(
     arguments, finetune_arguments, tmp_path, capsys
 ):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
+    arguments.remove("--over=transfer.method=full,head")  # one population is enough
     assert start(arguments, whole).wait(120) == 0
     assert {one["state"] for one in rows(whole)} == {"complete"}
-    assert {one["group"] for one in rows(whole)} == {0, 1}
     assert sorted(hashes(whole)) == [
         f"{i:04d}{seed}" for i in range(4) for seed in ("", "-s1")
     ]
     process = start(arguments, broken)
-    while len(list(broken.glob("trials/*/params"))) < 5:  # in the second population
+    while len(list(broken.glob("trials/*/params"))) < 3:
         assert process.poll() is None, broken.with_suffix(".err").read_text()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -92,6 +95,44 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(
     assert main(["sweep", *other, f"--workdir={whole}"]) == 2
     said = capsys.readouterr().err
     assert "sweep.space.optim.lr_peak.high is 0.1 there, 1.0 asked" in said
+
+
+def test_one_that_diverges_fails_alone(finetune_arguments, tmp_path):
+    folder = tmp_path / "sweep"
+    overs = ["--over=optim.lr_peak=1e-3,1e-2,1e38", "--search=grid"]
+    files = [f"--export={tmp_path / 'trials.parquet'}", "--config.epochs=4"]
+    assert start([*finetune_arguments, *overs, *files], folder).wait(120) == 0
+    found = rows(folder)
+    assert [one["state"] for one in found] == ["complete", "complete", "failed"]
+    assert "not finite" in found[2]["reason"]
+    assert (tmp_path / "trials.parquet").stat().st_size
+    assert "not finite" in (folder / "report.html").read_text()
+
+
+def test_a_population_goes_on_from_what_earlier_ones_have_reached(
+    finetune_arguments, tmp_path
+):
+    """Asha had seen trials that were right everywhere: of these none goes on."""
+    flags = dict(one[2:].split("=", 1) for one in finetune_arguments)
+    flags |= {"config.record.rounds": "4", "config.record.validations": "4"}
+    path = flags.pop("config")
+    overrides = {name.removeprefix("config."): text for name, text in flags.items()}
+    config = load_config(path, overrides, kinds=SETTINGS_OF_KIND)
+    config["task"]["score_test"] = False
+    config["optim"]["lr_peak"] = 0.0  # learns nothing
+    folder, seen = tmp_path / "trials" / "0003", tmp_path / "asha.json"
+    rung = {str(number): 1.0 for number in range(3)}
+    seen.write_text(json.dumps({"1": rung, "2": rung}))
+    group_file = tmp_path / "group.json"
+    prune = {"direction": "maximize", "metric": "validation/accuracy"}
+    prune |= {"seen": str(seen), "trials": {"3": [str(folder)]}}
+    members = [{"folder": str(folder), "config": config}]
+    populations = str(tmp_path / "populations")
+    job = {"members": members, "populations": populations, "prune": prune}
+    group_file.write_text(json.dumps(job))
+    assert group.main([str(group_file)]) == 0
+    assert final_record(folder)["stopped"]["reason"] == "pruned"
+    assert any("3" in values for values in json.loads(seen.read_text()).values())
 
 
 def test_a_dry_run_shows_what_trains_together_and_writes_nothing(

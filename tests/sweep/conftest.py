@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import socket
 import subprocess
+import tempfile
 
 import pytest
 
@@ -11,17 +12,22 @@ PROGRAMS = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """URL of an empty database of a server of its own, gone at the end."""
     pytest.importorskip("psycopg")
     if not PROGRAMS:
         pytest.skip("no PostgreSQL server is installed")
-    tools, data = PROGRAMS[-1].parent, tmp_path_factory.mktemp("postgres") / "data"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield from _serve(PROGRAMS[-1].parent, pathlib.Path(folder))
+
+
+def _serve(tools, folder):
+    """Starts a server whose data lie in a folder, yields its URL, stops it."""
+    data = folder / "data"
     as_user = []
     if pathlib.Path.home() == pathlib.Path("/root"):  # the server refuses root
         as_user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-        for folder in data.parents[:3]:
-            folder.chmod(0o755)
+        folder.chmod(0o755)
         data.mkdir()
         shutil.chown(data, "nobody", "nogroup")
     with socket.socket() as free:

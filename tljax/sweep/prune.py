@@ -105,6 +105,11 @@ class Prune:
         self._reached = {folder: {} for folder in self._trial_of}
         self._judged = dict.fromkeys(trials, math.inf)
 
+    def of(self, folder: pathlib.Path) -> "Prune":
+        """The same for one run that trains alone."""
+        trial = self._trial_of[folder]
+        return Prune(self.asha, {trial: [folder]}, self.metric)
+
     @property
     def seeds(self) -> int:
         """Most runs of a trial: they had better train together."""

@@ -41,8 +41,8 @@ def main(argv: Sequence[str]) -> int:
             populations = pathlib.Path(group["populations"])
             finetune(members, populations=populations, prune=prune)
         else:
-            for one in members:
-                pretrain(one.settings, one.folder, prune=prune)
+            for one in members:  # each is judged alone: no other stands beside it
+                pretrain(one.settings, one.folder, prune=prune and prune.of(one.folder))
     except MemoryError:
         return NO_MEMORY
     except Exception as error:  # XLA's own class stands in no public module
