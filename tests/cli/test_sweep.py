@@ -11,10 +11,13 @@ import time
 import pytest
 
 import tljax
+from tljax.cli import contradictions
 from tljax.cli.config import load_config
 from tljax.cli.main import main
 from tljax.cli.sweep import group
-from tljax.settings import SETTINGS_OF_KIND
+from tljax.cli.sweep.runs import Runs
+from tljax.settings import SETTINGS_OF_KIND, InputError
+from tljax.sweep.launch import Outcome
 from tljax.train.record import final_record, is_finished
 
 OVERS = ["--over=optim.lr_peak=log(1e-3,1e-1)", "--over=transfer.method=full,head"]
@@ -89,6 +92,9 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(
     assert final["repeated_exactly"] is True
     assert len(final["test"]["values"]) == 2
     assert not list(whole.glob("trials/*/predictions/test.jsonl"))
+    # the folder alone names the sweep; to change it takes the whole command
+    assert main(["sweep", f"--workdir={whole}", "--trials=9"]) == 2
+    assert "--trials is read with --config" in capsys.readouterr().err
     # more trials are welcome, another space is not
     capsys.readouterr()
     other = [one.replace("log(1e-3,1e-1)", "log(1e-3,1)") for one in arguments]
@@ -147,6 +153,42 @@ def test_a_dry_run_shows_what_trains_together_and_writes_nothing(
     assert "4 trials of 2 seeds = 8 runs, in 2 processes" in said
     assert "transfer.method=head" in said
     assert not folder.exists()
+    # refused without --dry_run, it leaves nothing that the mended one would meet
+    assert main(["sweep", *arguments, *bad, f"--workdir={folder}"]) == 2
+    assert not folder.exists()
+
+
+def test_a_learning_search_goes_on_where_no_run_can_have_a_point(
+    arguments, tmp_path, monkeypatch
+):
+    """Of methods head and full, head is made to contradict itself: 5 trials all end."""
+    checked = contradictions.check
+
+    def check(settings):
+        if settings.transfer.method == "head":
+            raise InputError("head is refused here")
+        checked(settings)
+
+    def launch(self, trials):
+        launched.extend(one.point["transfer.method"] for one in trials)
+        yield
+
+    launched = []
+    monkeypatch.setattr(contradictions, "check", check)
+    monkeypatch.setattr(Runs, "launch", launch)
+    monkeypatch.setattr(Runs, "outcome", lambda self, trial: Outcome((0.5, 0.5)))
+    folder = tmp_path / "sweep"
+    ours = [one for one in arguments if not one.startswith("--trials")]
+    assert (
+        main(["sweep", *ours, "--search=tpe", "--trials=5", f"--workdir={folder}"]) == 0
+    )
+    found = rows(folder)
+    assert len(found) == 5
+    assert {"failed", "complete"} == {one["state"] for one in found}
+    for one in found:
+        head = one["params"]["transfer.method"] == "head"
+        assert one["reason"] == ("head is refused here" if head else "")
+    assert set(launched) == {"full"}
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,22 @@ def test_trials_of_one_group_train_together_and_in_order(study):
     assert [one.order for one in study.trials()] == [0, 4, 1, 2, 5, 3]
 
 
+def test_trials_that_end_while_they_are_looked_at_are_recorded_in_order(study):
+    ends, ended = iter([0, 2, 3, 5, 1, 4]), set()
+
+    def launch(trials):
+        for _ in trials:
+            yield
+
+    def outcome(trial):  # behind every look the next two end
+        found = Outcome((1.0,)) if trial.number in ended else None
+        ended.update(number for number, _ in zip(ends, range(2), strict=False))
+        return found
+
+    work_through(study, launch=launch, outcome=outcome)
+    assert [one.order for one in study.trials()] == [0, 4, 1, 2, 5, 3]
+
+
 def test_a_population_too_large_for_memory_is_split_until_it_fits(study):
     def fails(trials):
         return (

@@ -55,15 +55,16 @@ def check_shared(members: Sequence[Member]) -> None:
       InputError: names the key, two members and what each of them has.
     """
     first, *others = members
-    shared = dict(_leaves(dataclasses.asdict(first.settings)))
+    shared = program_of(first.settings)
     for one in others:
-        own = dict(_leaves(dataclasses.asdict(one.settings)))
+        own = program_of(one.settings)
         for key in shared | own:
-            here, there = shared.get(key), own.get(key)
-            if here == there or (key in MEMBER_KEYS and key not in SWITCHES):
+            if shared.get(key) == own.get(key):
                 continue
-            if key in SWITCHES and bool(here) == bool(there):
-                continue
+            here, there = (
+                dict(_leaves(dataclasses.asdict(member.settings))).get(key)
+                for member in (first, one)
+            )
             wanted = "0 in all or in none" if key in SWITCHES else "the same in all"
             raise InputError(
                 f"config.{key} is {here!r} in {first.folder.name}, {there!r} in"
@@ -72,12 +73,11 @@ def check_shared(members: Sequence[Member]) -> None:
             )
 
 
-def program_of(settings: FinetuneSettings) -> tuple:
-    """Equal for runs that may train as one population (`check_shared`)."""
+def program_of(settings: FinetuneSettings) -> dict[str, Any]:
+    """Key -> value of what members share; of SWITCHES, whether they are on."""
     leaves = dict(_leaves(dataclasses.asdict(settings)))
     shared = {key: value for key, value in leaves.items() if key not in MEMBER_KEYS}
-    switched = {key: bool(leaves[key]) for key in SWITCHES}
-    return tuple(sorted({**shared, **switched}.items()))
+    return {**shared, **{key: bool(leaves[key]) for key in SWITCHES}}
 
 
 def _leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -34,7 +34,7 @@ def sentences(sweep: Sweep, ranking: Ranking) -> list[str]:
         _alike(ranking),
         *_edges(sweep, params),
         *_test(sweep, ranking),
-        *_chosen(ranking),
+        *_chosen(sweep),
         *unfinished * bool(waiting),
     ]
 
@@ -154,7 +154,10 @@ def _test(sweep: Sweep, ranking: Ranking) -> list[str]:
     test, trial = final["test"], final["trial"]
     told = f"On the test split, scored once, trial {trial} has"
     told += f" {score(test['mean'], metric)}"
-    if None not in (test.get("low"), test.get("high")):
+    low, high = test.get("low"), test.get("high")
+    if len(test["values"]) > 1 and low == high:
+        told += " with every seed"  # an interval of no width would claim too much
+    elif None not in (low, high):
         told += f" (95{HARD}% interval {score_range(test, metric)})"
     notes = []
     if trial != ranking.best:
@@ -164,11 +167,13 @@ def _test(sweep: Sweep, ranking: Ranking) -> list[str]:
     return [f"{told}.", *notes]
 
 
-def _chosen(ranking: Ranking) -> list[str]:
-    if len(ranking.order) < 2:
+def _chosen(sweep: Sweep) -> list[str]:
+    # who was pruned was compared too
+    compared = sum(row["state"] in ("complete", "pruned") for row in sweep.trials)
+    if compared < 2:
         return []
     return [
-        f"The best of {len(ranking.order)} was chosen by these very scores, which"
+        f"The best of {compared} was chosen by these very scores, which"
         " flatters it (winner’s curse): expect less of it on other data. The test"
         " split, scored once for the winner, is free of that."
     ]

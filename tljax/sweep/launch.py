@@ -66,8 +66,7 @@ def work_through(
     worker = _Worker(study, launch, outcome, tell, say)
     while True:
         study.reclaim()
-        trials = study.trials()
-        waiting = [one for one in trials if one.state == "waiting"]
+        waiting = [one for one in study.trials() if one.state == "waiting"]
         if waiting:
             first = waiting[0].group
             claimed = study.claim([one.number for one in waiting if one.group == first])
@@ -75,10 +74,10 @@ def work_through(
             claimed = list(more())
         if claimed:
             worker.run(claimed)
-        elif not waiting:
-            if all(one.ended for one in trials):
-                return
-            worker.tick()  # other workers are at it
+        elif all(one.ended for one in study.trials()):
+            return
+        else:  # other workers are at it
+            worker.tick()
             time.sleep(_POLL_SECONDS)
 
 
@@ -128,9 +127,13 @@ class _Worker:
         self.tell()
 
     def _collect(self, trials, left) -> None:
-        for one in trials:
-            if one.number in left and (found := self.outcome(one)):
-                self.study.finish(one.number, **dataclasses.asdict(found))
+        # Looked at from the last: where they end one after another, none that ended
+        # between two looks is passed over for a later one.
+        open_still = [one for one in trials if one.number in left]
+        found = {one.number: self.outcome(one) for one in reversed(open_still)}
+        for one in open_still:
+            if outcome := found[one.number]:
+                self.study.finish(one.number, **dataclasses.asdict(outcome))
                 del left[one.number]
 
     def _fail(self, trials, left, reason) -> None:

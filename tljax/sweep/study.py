@@ -40,7 +40,9 @@ STATES = {
     TrialState.PRUNED: "pruned",
 }
 LOST_SECONDS = 120.0  # a worker that says nothing for so long is gone
-_PLAN, _PLANNED = "plan", "trials_planned"
+UNSIGNED_SECONDS = 20.0  # ... or that was killed between claiming and signing
+_PLAN = "plan"
+HIDDEN = "***"  # stands for a password where a storage is named or kept
 _STARTUP = 10  # trials that TPE draws at random, as its authors' default
 
 
@@ -134,7 +136,7 @@ class Study:
         if theirs != canonical_json(self.plan):
             self.close()
             raise InputError(
-                f"{storage} holds a study {self.name!r} of another sweep; give"
+                f"{hidden(storage)} holds a study {self.name!r} of another sweep; give"
                 " --study=NAME for one of its own"
             )
 
@@ -165,8 +167,7 @@ class Study:
             kind = optuna.exceptions.ExperimentalWarning
             warnings.simplefilter("ignore", kind)
             sampler = optuna.samplers.TPESampler(
-                seed=seed
-                + len(self.trials()),  # a restart goes on, and does not repeat
+                seed=seed + len(self.trials()),  # a restart does not repeat
                 n_startup_trials=_STARTUP,
                 multivariate=True,
                 group=True,
@@ -246,7 +247,14 @@ class Study:
     def give_back(self, numbers: Sequence[int]) -> None:
         """Trials of this worker's that wait again."""
         for number in numbers:
-            self._change(self._id_of(number), TrialState.WAITING)
+            self._let_go(self._id_of(number))
+
+    def _let_go(self, trial_id: int) -> None:
+        # The name goes first: who claims the trial next has not signed it at once, and
+        # must not be taken for the last owner.
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self._storage.set_trial_user_attr(trial_id, "worker", "")
+            self._change(trial_id, TrialState.WAITING)
 
     def reclaim(self) -> None:
         """Trials wait again whose worker is gone: this one as it was, or one silent."""
@@ -254,11 +262,12 @@ class Study:
         for frozen in self._numbered().values():
             if frozen.state is not TrialState.RUNNING:
                 continue
-            worker = frozen.user_attrs.get("worker")
-            begun = frozen.datetime_start or datetime.datetime.now()
-            last = told.get(f"alive {worker}", begun.timestamp())
-            if worker == self.worker or time.time() - last > LOST_SECONDS:
-                self._change(frozen._trial_id, TrialState.WAITING)
+            worker = frozen.user_attrs.get("worker", "")
+            begun = (frozen.datetime_start or datetime.datetime.now()).timestamp()
+            silent = time.time() - max(begun, told.get(f"alive {worker}", 0))
+            lost = silent > (LOST_SECONDS if worker else UNSIGNED_SECONDS)
+            if lost or worker == self.worker:
+                self._let_go(frozen._trial_id)
 
     def say_alive(self) -> None:
         """Others see that this worker has not gone; more often than LOST_SECONDS."""
@@ -336,12 +345,17 @@ def _suggest(trial: optuna.Trial, space: Space) -> None:
             )
 
 
+def hidden(storage: str) -> str:
+    """A storage's name without its password."""
+    return re.sub(r"(//[^:/@]*):[^@]*@", rf"\1:{HIDDEN}@", storage)
+
+
 def _open(storage: str, opened: contextlib.ExitStack) -> optuna.storages.BaseStorage:
     """The storage behind a URL or a journal's file. Raises: InputError."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if "://" not in storage:
         return JournalStorage(JournalFileBackend(storage))
-    shown = re.sub(r"(//[^:/@]*):[^@]*@", r"\1:***@", storage)  # without its password
+    shown = hidden(storage)
     try:
         url = storage.replace("postgresql://", "postgresql+psycopg://")
         found = RDBStorage(url)

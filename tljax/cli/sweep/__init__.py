@@ -117,22 +117,46 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(f"{PROGRAM} needs {WORKDIR}; `{PROGRAM} --help` tells more")
     folder = pathlib.Path(os.path.expanduser(given.flags["workdir"])).resolve()
     there = _read_plan(folder)
-    plan = _plan(given, folder) if "config" in given.flags else there
-    if plan is None:
+    if "config" in given.flags:
+        plan = _plan(given, folder)
+    else:
+        plan = _plan_there(given, folder, there)
+    if there:
+        _compare(folder, there, plan)
+    export = _export(given)
+    from tljax.cli.sweep.work import runs_of, show, work  # late: imports JAX
+
+    if "dry_run" in given.flags:
+        show(plan, runs_of(plan, folder))
+        return
+    with alone_in(folder):
+        work(plan, folder, worker=f"{socket.gethostname()}:{folder}",
+             final="final" in given.flags, export=export)  # fmt: skip
+
+
+def _plan_there(given: Given, folder: pathlib.Path, there: Plan | None) -> Plan:
+    """The plan of the folder, gone on with by --workdir alone. Raises: InputError."""
+    from tljax.sweep.study import HIDDEN
+
+    if there is None:
         raise InputError(
             f"{PROGRAM} needs {CONFIG}; without it --workdir must hold a sweep, which"
             f" {folder} does not"
         )
-    if there:
-        _compare(folder, there, plan)
-    from tljax.cli.sweep.work import show, work  # late: imports JAX
-
-    if "dry_run" in given.flags:
-        show(plan, folder)
-        return
-    with alone_in(folder):
-        work(plan, folder, worker=f"{socket.gethostname()}:{folder}",
-             final="final" in given.flags, export=_export(given))  # fmt: skip
+    allowed = ("workdir", "storage", "export", "final", "dry_run")
+    changed = [one for one in (*given.flags, *given.lists) if one not in allowed]
+    changed += [f"config.{one}" for one in given.overrides]
+    if changed:
+        raise InputError(
+            f"--{changed[0]} is read with {CONFIG} only; without it the sweep in"
+            f" {folder} goes on as it is: leave the flag out, or give the whole command"
+        )
+    storage = given.flags.get("storage", there.storage)
+    if HIDDEN in storage:
+        raise InputError(
+            f"the password of {storage} is not kept; give --storage=URL once more"
+        )
+    return dataclasses.replace(there, storage=storage)
 
 
 def _export(given: Given) -> pathlib.Path | None:
@@ -158,7 +182,10 @@ def _read_plan(folder: pathlib.Path) -> Plan | None:
 
 def _compare(folder: pathlib.Path, there: Plan, asked: Plan) -> None:
     """Refuses to go on with another plan; more trials are welcome."""
+    from tljax.sweep.study import hidden
+
     old, new = dataclasses.asdict(there), dataclasses.asdict(asked)
+    new["storage"] = hidden(asked.storage)
     if new["trials"] >= old["trials"]:
         del old["trials"], new["trials"]
     for plan in (old, new):
@@ -175,6 +202,8 @@ def _compare(folder: pathlib.Path, there: Plan, asked: Plan) -> None:
 
 def _plan(given: Given, folder: pathlib.Path) -> Plan:
     """What the flags and the config's sweep() say. Raises: InputError."""
+    from tljax.sweep.search import SEARCHES
+    from tljax.sweep.search import points as draw
     from tljax.sweep.space import parse_space, to_rows
 
     argument = given.flags["config"]
@@ -182,7 +211,7 @@ def _plan(given: Given, folder: pathlib.Path) -> Plan:
     kind = kind_of(config, SETTINGS_OF_KIND)
     said = _said(argument, given)
     space = parse_space(
-        said.pop("over", []), read=lambda key, text: _read(kind, key, text)
+        said.pop("over", []), read=lambda key, text: read_as(kind, key, text)
     )
     seeds = _count(said, "seeds", 1)
     if seeds > 1 and any(one.key == "seed" for one in space.dimensions):
@@ -190,7 +219,7 @@ def _plan(given: Given, folder: pathlib.Path) -> Plan:
             f"--seeds={seeds} sets config.seed, which is swept too; leave one of them"
             " out"
         )
-    search = _choose(said, "search", ("qmc", "random", "grid", "tpe"))
+    search = _choose(said, "search", SEARCHES)
     points = space.grid() if search == "grid" else []
     trials = (
         _count(said, "trials", 1) if "trials" in said or not points else len(points)
@@ -217,8 +246,6 @@ def _plan(given: Given, folder: pathlib.Path) -> Plan:
         study=said.get("study", folder.name),
     )
     if search != "tpe":
-        from tljax.sweep.search import points as draw
-
         draw(space, search=search, seed=plan.seed, trials=trials)
     return plan
 
@@ -240,11 +267,6 @@ def _said(argument: str, given: Given) -> dict[str, Any]:
     texts = {key: value if key == "over" else str(value) for key, value in said.items()}
     texts |= {key: value for key, value in given.flags.items() if key in own}
     return texts | given.lists
-
-
-def _read(kind: type, key: str, text: str) -> Any:
-    """A value as its key's type; a range is checked by `from_config` later."""
-    return read_as(kind, key, text)
 
 
 def _count(said: Mapping[str, str], name: str, low: int) -> int:

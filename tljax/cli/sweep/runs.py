@@ -73,7 +73,9 @@ class Runs:
         """
         name = f"{identity(point)}{final}"
         if name not in self._made:
-            with contextlib.redirect_stdout(io.StringIO()):  # said once is enough
+            # what is said of the architecture is the same of every point
+            said = io.StringIO() if self._made else sys.stdout
+            with contextlib.redirect_stdout(said):
                 self._made[name] = self._settings(point, final)
         return self._made[name]
 
@@ -111,7 +113,9 @@ class Runs:
 
         first = self.settings(point)[0]
         # pre-training runs are no population: each is on its own
-        key = program_of(first) if first.kind == "finetune" else len(self._groups)
+        key: Any = len(self._groups)
+        if first.kind == "finetune":
+            key = tuple(sorted(program_of(first).items()))
         return self._groups.setdefault(key, len(self._groups))
 
     def launch(self, trials: Sequence[Trial]) -> Iterator[None]:
@@ -175,10 +179,10 @@ class Runs:
             said = _last_line(path.with_suffix(".log"))
             if said.startswith("cannot write"):  # a full disk fails no trial
                 raise InputError(said)
+            path.unlink()
             if process.returncode == 2:
                 raise LaunchError(said, divisible=False)
             full = process.returncode in (NO_MEMORY, -signal.SIGKILL)
-            path.unlink()
             raise LaunchError(
                 "memory was out" if full else f"its process broke off: {said}",
                 divisible=True,

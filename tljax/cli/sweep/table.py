@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tljax.report.sweep_best import best_trials
 from tljax.sweep.space import Point
 from tljax.sweep.study import Trial
 from tljax.train.progress import SECONDS_BETWEEN_LINES, describe_seconds
@@ -25,7 +26,7 @@ class SweepTable:
     """Use as a context manager around the work; `show` it what is known."""
 
     def __init__(self, metric: str, direction: str, trials: int):
-        self.metric, self.sign = metric, -1 if direction == "maximize" else 1
+        self.metric, self.direction = metric, direction
         self.trials, self.began = trials, time.monotonic()
         self.spoken = self.looked = self.began
         self.ended_before: int | None = None
@@ -63,16 +64,17 @@ class SweepTable:
             self.spoken = now
             print(f"sweep: {self._line(trials)}", file=sys.stderr, flush=True)
 
-    def best(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those that have a value, best first."""
-        known = [one for one in trials if one.value is not None]
-        return sorted(known, key=lambda one: (self.sign * one.value, one.number))
+    def _best(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those that are complete, best first, as the report ranks them."""
+        by_number = {one.number: one for one in trials}
+        ranking = best_trials([one.row() for one in trials], self.direction)
+        return [by_number[number] for number in ranking.order]
 
     def _table(self, trials: Sequence[Trial]) -> Table:
         table = Table(title=f"best of {self.metric}", title_justify="left")
         for name in ("trial", self.metric, "settings"):
             table.add_column(name)
-        for one in self.best(trials)[:_ROWS]:
+        for one in self._best(trials)[:_ROWS]:
             table.add_row(
                 f"{one.number}", f"{one.value:.4f}", Text(point_text(one.point))
             )
@@ -87,7 +89,7 @@ class SweepTable:
             for state in ("running", "failed", "pruned")
             if counts[state]
         ]
-        if best := self.best(trials):
+        if best := self._best(trials):
             said.append(f"best {best[0].value:.4f} (trial {best[0].number})")
         done = ended - (self.ended_before or 0)
         if done and ended < self.trials:

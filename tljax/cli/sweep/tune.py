@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from tljax.cli.finetune import Member, finetune
 from tljax.cli.sweep.runs import Runs
+from tljax.report.sweep_best import best_trials
 from tljax.settings import FinetuneSettings, InputError, to_dict
 from tljax.sweep.launch import work_through
 from tljax.sweep.space import Dimension, Point, Space
@@ -62,10 +63,10 @@ def tune(
         work_through(study, launch=launch, outcome=runs.outcome)
         trials = study.trials()
     write_json(folder / "trials.json", [one.row() for one in trials])
-    ranked = [one for one in trials if one.value is not None]
-    if not ranked:
+    order = best_trials([one.row() for one in trials], "maximize").order
+    if not order:
         raise InputError(f"{title}: {trials[0].reason}")
-    return sorted(ranked, key=lambda one: (-one.value, one.number))
+    return [trials[number] for number in order]
 
 
 def _choices(points: Sequence[Point]) -> Space:

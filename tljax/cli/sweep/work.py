@@ -7,7 +7,7 @@ import collections
 import dataclasses
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,12 +19,13 @@ from tljax.cli.sweep.table import SweepTable, point_text
 from tljax.report.export_trials import export_trials
 from tljax.report.hparams import write_hparams
 from tljax.report.statistics import student_interval
+from tljax.report.sweep_best import best_trials
 from tljax.report.sweep_page import write_sweep_report
 from tljax.settings import InputError
 from tljax.sweep.launch import work_through
 from tljax.sweep.search import points as draw
 from tljax.sweep.space import Point, from_rows
-from tljax.sweep.study import Study, Trial
+from tljax.sweep.study import Study, Trial, hidden
 from tljax.train.files import read_json, write_json
 from tljax.train.progress import Progress, describe_seconds
 from tljax.train.record import final_record, is_finished
@@ -42,15 +43,36 @@ def runs_of(plan: Plan, folder: pathlib.Path) -> Runs:
     )  # fmt: skip
 
 
-def show(plan: Plan, folder: pathlib.Path) -> None:
-    """Prints what would train together; writes nothing."""
-    runs = runs_of(plan, folder)
+@dataclasses.dataclass(frozen=True)
+class Laid:
+    """What is known of a sweep's trials before it starts.
+
+    Attributes:
+      points: of each trial; () where they are chosen as results come.
+      groups: the population of each; BAD = none.
+      bad: number -> why no run can have its point.
+    """
+
+    points: Sequence[Point]
+    groups: Sequence[int]
+    bad: Mapping[int, str]
+
+
+def show(plan: Plan, runs: Runs) -> Laid:
+    """Prints what trains together and what it takes; writes nothing.
+
+    Raises:
+      InputError: no point can be trained, or a source cannot be used.
+    """
     if plan.search == "tpe":
-        runs.settings(next(iter(_draw(plan, search="random", trials=1))))
+        (some,) = _draw(plan, search="random", trials=1)
+        _groups(runs, [some])
         print(f"{plan.trials} trials of {plan.seeds} seeds, chosen as results come")
-        return
+        return Laid((), (), {})
     points = _draw(plan)
-    _show_groups(plan, runs, points, *_groups(runs, points))
+    groups, bad = _groups(runs, points)
+    _show_groups(plan, runs, points, groups, bad)
+    return Laid(points, groups, bad)
 
 
 def work(
@@ -70,37 +92,16 @@ def work(
       final: whether the winner is scored on the test split.
       export: a .csv or .parquet file for the trials; None = none.
     """
-    runs, space = runs_of(plan, folder), from_rows(plan.space)
+    runs = runs_of(plan, folder)
+    laid = show(plan, runs)
     # of a journal: a worker that was killed while it wrote leaves its lock
     (folder / "journal.log.lock").unlink(missing_ok=True)
-    journal = str(folder / "journal.log")
-    study = Study(plan.storage or journal, plan.study, worker, plan.shared())
-    write_json(folder / "sweep.json", dataclasses.asdict(plan))
-    bad: dict[int, str] = {}
-    if plan.search != "tpe":
-        points = _draw(plan)
-        groups, bad = _groups(runs, points)
-        if any(not one.ended for one in study.trials()) or not study.trials():
-            _show_groups(plan, runs, points, groups, bad)
-        study.plan_trials(space, points, groups)
-    for number in bad:
-        if study.claim([number]):
-            study.finish(number, reason=bad[number])
-    with SweepTable(plan.metric, plan.direction, plan.trials) as table:
-
-        def tell() -> None:
-            if table.due:
-                trials = study.trials()
-                table.show(trials)
-                _keep(folder, trials)
-
-        work_through(
-            study, launch=runs.launch, outcome=runs.outcome, tell=tell, say=table.say,
-            more=lambda: _ask(plan, study, runs) if plan.search == "tpe" else (),
-        )  # fmt: skip
-        table.show(study.trials(), last=True)
-    trials = study.trials()
-    study.close()
+    storage = plan.storage or str(folder / "journal.log")
+    with Study(storage, plan.study, worker, plan.shared()) as study:
+        kept = dataclasses.replace(plan, storage=hidden(plan.storage))
+        write_json(folder / "sweep.json", dataclasses.asdict(kept))
+        _train(plan, study, runs, laid)
+        trials = study.trials()
     _keep(folder, trials)
     if final:
         _score_winner(plan, runs, trials, folder)
@@ -110,6 +111,27 @@ def work(
     write_hparams(folder)
     if export:
         print(f"trials: {export_trials(folder, export)}")
+
+
+def _train(plan: Plan, study: Study, runs: Runs, laid: Laid) -> None:
+    """Lays the trials down and works through them."""
+    study.plan_trials(from_rows(plan.space), laid.points, laid.groups)
+    for number, reason in laid.bad.items():
+        if study.claim([number]):
+            study.finish(number, reason=reason)
+    with SweepTable(plan.metric, plan.direction, plan.trials) as table:
+
+        def tell() -> None:
+            if table.due:
+                trials = study.trials()
+                table.show(trials)
+                _keep(runs.folder, trials)
+
+        work_through(
+            study, launch=runs.launch, outcome=runs.outcome, tell=tell, say=table.say,
+            more=lambda: _ask(plan, study, runs) if plan.search == "tpe" else (),
+        )  # fmt: skip
+        table.show(study.trials(), last=True)
 
 
 def _keep(folder: pathlib.Path, trials: Sequence[Trial]) -> None:
@@ -196,7 +218,7 @@ def _ask(plan: Plan, study: Study, runs: Runs) -> list[Trial]:
     for one in there:  # populations are numbered as they came
         _group_of(runs, one.point)
     asked = []
-    for _ in range(min(_ROUND, plan.trials - len(there))):
+    for _ in range(plan.trials - len(there)):
         one = study.ask(
             space, seed=plan.seed, group=lambda point: _group_of(runs, point)
         )
@@ -204,6 +226,8 @@ def _ask(plan: Plan, study: Study, runs: Runs) -> list[Trial]:
             study.finish(one.number, reason=_reason(runs, one.point))
         else:
             asked.append(one)
+        if len(asked) == _ROUND:
+            break
     first = [one for one in asked if one.group == asked[0].group]
     study.give_back([one.number for one in asked if one not in first])
     return first
@@ -226,12 +250,10 @@ def _reason(runs: Runs, point: Point) -> str:
 
 def _score_winner(plan, runs, trials, folder) -> None:
     path = folder / "final.json"
-    best = SweepTable(plan.metric, plan.direction, plan.trials).best(
-        [one for one in trials if one.state == "complete"]
-    )
-    if not best:
+    best = best_trials([one.row() for one in trials], plan.direction).best
+    if best is None:
         raise InputError("--final: no trial has a value, so there is no winner")
-    winner = best[0]
+    winner = next(one for one in trials if one.number == best)
     if path.exists():
         if read_json(path)["trial"] != winner.number:
             raise InputError(
