@@ -1,5 +1,7 @@
 """Working through a study when populations fail, are split, or are stopped."""
 
+import itertools
+
 import pytest
 
 from tljax.sweep.launch import LaunchError, Outcome, work_through
@@ -64,7 +66,7 @@ def test_trials_that_end_while_they_are_looked_at_are_recorded_in_order(study):
 
     def outcome(trial):  # behind every look the next two end
         found = Outcome((1.0,)) if trial.number in ended else None
-        ended.update(number for number, _ in zip(ends, range(2), strict=False))
+        ended.update(itertools.islice(ends, 2))
         return found
 
     work_through(study, launch=launch, outcome=outcome)
