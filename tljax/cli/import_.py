@@ -3,6 +3,7 @@
 URI -> config.json, params/, tokenizer.json, ledger.json, manifest.json
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +54,9 @@ def run(argv: Sequence[str]) -> None:
     leaves = jax.tree.leaves(model.params)
     size_bytes = sum(leaf.nbytes for leaf in leaves) + BESIDE_BYTES
     with whole_folder(out, size_bytes=size_bytes) as folder:
+        if model.tokenizer is not None:  # first: what it held serves to write the rest
+            model.tokenizer.save(folder / "tokenizer.json")
+            model = dataclasses.replace(model, tokenizer=None)
         _write(model, folder, time.monotonic() - started)
     print(
         f"{out}: {parts.count(model.params):,} parameters from {len(model.ledger)}"
@@ -76,8 +80,6 @@ def _write(model, folder: Path, seconds: float) -> None:
     }
     write_json(folder / "config.json", config)
     write_json(folder / "ledger.json", [line._asdict() for line in model.ledger])
-    if model.tokenizer is not None:
-        model.tokenizer.save(folder / "tokenizer.json")
     save_params(folder / "params", model.params)
     write_json(
         folder / "manifest.json",
