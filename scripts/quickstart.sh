@@ -22,7 +22,4 @@ given=" $* "
 
 prepare_environment
 cd "$ROOT"
-# Large arrays in huge pages, where the kernel allows it on request: without, a tenth
-# to a fifth of the time goes into page faults. glibc reads this at its start only.
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
 exec .venv/bin/python -m experiments.low_shot ${flags[@]+"${flags[@]}"} "$@"

@@ -10,6 +10,7 @@ from experiments.ablation.claims import STATISTICS, Statistic
 from experiments.ablation.settings import AblationSettings
 from tljax.cli.command import run_command, work_folder
 from tljax.cli.config import parse_command
+from tljax.cli.pages import ask_for_huge_pages
 from tljax.report.markup import measured, p_value
 
 
@@ -47,6 +48,7 @@ def main(
         report = asked.workdir / "report.html"
         console.print(f"report: {report}", markup=False, soft_wrap=True)
 
+    ask_for_huge_pages()
     sys.exit(run_command(command, sys.argv[1:], program=name))
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from experiments.low_shot.settings import LowShotSettings
 from tljax.cli.command import run_command, work_folder
 from tljax.cli.config import parse_command
+from tljax.cli.pages import ask_for_huge_pages
 from tljax.report.terminal import print_summary
 
 PROGRAM = "python -m experiments.low_shot"
@@ -40,4 +41,5 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    ask_for_huge_pages()
     sys.exit(run_command(main, sys.argv[1:], program="low_shot"))

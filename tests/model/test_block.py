@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -209,3 +210,27 @@ def test_what_an_adapter_returns_is_used(make):
     adapted = run(params, None, "layers/0", lower)
     params["attention"]["value"]["kernel"] += 0.5 * a @ b
     np.testing.assert_allclose(adapted, run(params), **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["swiglu", "geglu", "relu2", "gelu", "gelu_exact"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_is_computed_again_has_the_same_gradient(model_settings, kind, dtype):
+    x, gate = jnp.asarray(np.stack([X_BLD, X_BLD[::-1]]) * 2, dtype)
+    gate = gate if kind in ("swiglu", "geglu") else None
+    settings = dataclasses.replace(model_settings, norm="layer")
+    scales = {"scale": jnp.linspace(0.5, 2, 16), "bias": jnp.ones(16)}
+    for again, args in [
+        (block.activate, (kind, x, gate)),
+        (block.normalize, (settings, scales, x)),
+    ]:
+        out, pull = jax.vjp(
+            lambda *rest, args=args, f=again: f(args[0], *rest), *args[1:]
+        )
+        plain, pull_plain = jax.vjp(
+            lambda *rest, args=args, f=again.__wrapped__: f(args[0], *rest), *args[1:]
+        )
+        np.testing.assert_array_equal(out, plain)
+        close = CLOSE if dtype == "float32" else {"rtol": 0.02, "atol": 0.02}
+        chex.assert_trees_all_close(pull(out), pull_plain(out), **close)
+        kept = [leaf for leaf in jax.tree.leaves(pull) if leaf.size == x.size]
+        assert len(kept) <= 2 and all(leaf.dtype == x.dtype for leaf in kept)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import tljax
 from tljax.cli.command import NOTHING_WRITTEN, STOPPED, columns, run_command
+from tljax.cli.pages import ask_for_huge_pages
 from tljax.settings import InputError, suggestion
 
 DESCRIPTION = """
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
       argv: without the program's name; None = the process's own.
     """
+    if argv is None:
+        ask_for_huge_pages()
     argv = sys.argv[1:] if argv is None else list(argv)
     verb = VERBS.get(argv[0] if argv else "")
     return run_command(_dispatch, argv, stopped=verb.stopped if verb else "stopped")

@@ -8,6 +8,7 @@ so that a fresh layer is the identity.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,10 +42,12 @@ class Look(NamedTuple):
     places_BL: jax.Array | None = None
 
 
+@functools.partial(jax.checkpoint, static_argnums=0)
 def normalize(settings: ModelSettings, params: dict, x: jax.Array) -> jax.Array:
     """x / sqrt(mean(x^2) + epsilon) x scale over the last axis, computed in float32.
 
-    LayerNorm takes the mean from x first and adds params["bias"] at the end.
+    LayerNorm takes the mean from x first and adds params["bias"] at the end. The
+    backward pass keeps x alone, not the float32 steps in between, as in `activate`.
     Source: Zhang & Sennrich 2019, equation 4; Ba et al. 2016.
     """
     wide = x.astype(jnp.float32)
@@ -56,6 +59,33 @@ def normalize(settings: ModelSettings, params: dict, x: jax.Array) -> jax.Array:
     wide *= params["scale"].astype(jnp.float32).reshape(row)
     if settings.norm == "layer":
         wide += params["bias"].astype(jnp.float32).reshape(row)
+    return wide.astype(x.dtype)
+
+
+@functools.partial(jax.checkpoint, static_argnums=0)
+def activate(kind: str, x: jax.Array, gate: jax.Array | None) -> jax.Array:
+    """act(x), or x act(gate), in float32: bfloat16 steps are slower and worse.
+
+    The backward pass computes it again from x and gate. Keeping what lies between takes
+    more time than that, for it is written to memory and read from there.
+
+    Args:
+      kind: as in the settings, `mlp`.
+      x: the up projection.
+      gate: of 'swiglu' and 'geglu', else None. Source: Shazeer 2020.
+
+    Returns:
+      Shape and dtype of x.
+    """
+    wide = x.astype(jnp.float32)
+    if kind == "swiglu":
+        wide *= jax.nn.silu(gate.astype(jnp.float32))
+    elif kind == "geglu":
+        wide *= jax.nn.gelu(gate.astype(jnp.float32))
+    elif kind == "relu2":
+        wide = jnp.square(jax.nn.relu(wide))
+    else:
+        wide = jax.nn.gelu(wide, approximate=kind == "gelu")
     return wide.astype(x.dtype)
 
 
@@ -138,18 +168,11 @@ class FeedForward(nn.Module):
         s = self.settings
         bias = s.bias in ("mlp", "all")
         inner_BLF = Linear(s.mlp_width, bias, name="up")(x_BLD, path, adapter)
-        wide_BLF = inner_BLF.astype(jnp.float32)  # bfloat16 steps are slower and worse
+        gate_BLF = None
         if s.mlp in ("swiglu", "geglu"):
-            gate = Linear(s.mlp_width, bias, name="gate")(x_BLD, path, adapter)
-            gate = gate.astype(jnp.float32)
-            wide_BLF *= jax.nn.silu(gate) if s.mlp == "swiglu" else jax.nn.gelu(gate)
-        elif s.mlp == "relu2":
-            wide_BLF = jnp.square(jax.nn.relu(wide_BLF))
-        else:
-            wide_BLF = jax.nn.gelu(wide_BLF, approximate=s.mlp == "gelu")
-        inner_BLF = wide_BLF.astype(inner_BLF.dtype)
+            gate_BLF = Linear(s.mlp_width, bias, name="gate")(x_BLD, path, adapter)
         out = Linear(s.width, bias, zero=True, name="down")
-        return out(inner_BLF, path, adapter)
+        return out(activate(s.mlp, inner_BLF, gate_BLF), path, adapter)
 
 
 class Block(nn.Module):

@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 
+from tljax.cli.pages import without_huge_pages
 from tljax.settings import InputError
 
 
@@ -39,8 +40,9 @@ class Peer:
         """
         command = [self._python, self._scripts / script, *flags]
         done = subprocess.run(
-            [str(one) for one in command], capture_output=True, text=True
-        )
+            [str(one) for one in command], capture_output=True, text=True,
+            env=without_huge_pages(),  # as its users run it
+        )  # fmt: skip
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
             raise InputError(f"the peer's {script} failed: {said}")
