@@ -10,7 +10,7 @@ from experiments.ablation.claims import STATISTICS, Statistic
 from experiments.ablation.settings import AblationSettings
 from tljax.cli.command import run_command, work_folder
 from tljax.cli.config import parse_command
-from tljax.cli.pages import ask_for_huge_pages
+from tljax.cli.host_memory import ask_for_huge_pages
 from tljax.report.markup import measured, p_value
 
 

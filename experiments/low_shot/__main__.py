@@ -8,7 +8,7 @@ from rich.console import Console
 from experiments.low_shot.settings import LowShotSettings
 from tljax.cli.command import run_command, work_folder
 from tljax.cli.config import parse_command
-from tljax.cli.pages import ask_for_huge_pages
+from tljax.cli.host_memory import ask_for_huge_pages
 from tljax.report.terminal import print_summary
 
 PROGRAM = "python -m experiments.low_shot"

@@ -77,3 +77,22 @@ def test_a_mesh_finds_the_cores_of_a_cpu_as_devices():
     )
     devices, cores = map(int, done.stdout.split())
     assert devices == min(2, cores)
+
+
+def test_a_lone_cpu_takes_its_temporary_memory_from_the_kernel_once():
+    """A program's 64 MiB are 16,384 small pages, 32 huge ones."""
+    call = (
+        "import resource, jax, jax.numpy as jnp; from tljax.cli import parts;"
+        "parts.prepare_devices();"
+        "x = jnp.ones((2**12, 2**12)); f = jax.jit(lambda x: jnp.sort(x).sum());"
+        "[f(x).block_until_ready() for _ in range(3)];"
+        "count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
+        "before = count(); f(x).block_until_ready(); print(count() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", call],
+        env=os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"},
+        capture_output=True,
+        check=True,
+    )
+    assert int(done.stdout) < 1000

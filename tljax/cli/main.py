@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import tljax
 from tljax.cli.command import NOTHING_WRITTEN, STOPPED, columns, run_command
-from tljax.cli.pages import ask_for_huge_pages
+from tljax.cli.host_memory import ask_for_huge_pages
 from tljax.settings import InputError, suggestion
 
 DESCRIPTION = """

@@ -8,6 +8,7 @@ import pathlib
 
 import jax
 
+from tljax.cli.host_memory import keep_freed_memory
 from tljax.data.sources import Source
 from tljax.data.tokenizer import Tokenizer
 from tljax.data.tokenizer_training import trained_tokenizer
@@ -23,6 +24,8 @@ _DEVICE_FLAG = "xla_force_host_platform_device_count"
 
 def prepare_devices(mesh: MeshSettings | None = None) -> None:
     """Compiled programs are kept in the cache folder: a second run starts at once.
+
+    A lone CPU runs programs in the thread that calls them, whose freed memory is kept.
 
     Args:
       mesh: where it asks for several devices, a CPU's cores become devices of their
@@ -40,6 +43,10 @@ def prepare_devices(mesh: MeshSettings | None = None) -> None:
         folder = default_cache() / CACHE_COMPILED
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    if wanted == 1:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        if jax.default_backend() == "cpu":
+            keep_freed_memory()
 
 
 def get_tokenizer(

@@ -4,7 +4,7 @@ import json
 import pathlib
 import subprocess
 
-from tljax.cli.pages import without_huge_pages
+from tljax.cli.host_memory import without_huge_pages
 from tljax.settings import InputError
 
 

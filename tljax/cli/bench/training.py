@@ -14,6 +14,7 @@ import time
 import jax
 import numpy as np
 
+from tljax.cli import parts
 from tljax.cli.bench.peer import Peer
 from tljax.cli.bench.resident import peak_bytes
 from tljax.cli.bench.turns import Work
@@ -198,6 +199,7 @@ def memory_works(size: str, peer: Peer | None) -> list[Work]:
 
 def peak(name: str) -> None:
     """Trains a few steps and prints the process's largest resident memory, in MiB."""
+    parts.prepare_devices()
     prepare(SIZES[name], "bfloat16")()
     print(peak_bytes() / 2**20)
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tljax.cli import pages
+from tljax.cli import host_memory
 
 
 @pytest.mark.parametrize("helps", [True, False])
@@ -23,15 +23,15 @@ def test_a_process_starts_again_with_what_it_was_given(tmp_path, helps, given, a
     script = tmp_path / "script.py"
     script.write_text(
         "import os, sys\n"
-        "from tljax.cli import pages\n"
-        f"pages._helps = lambda: {helps}\n"
+        "from tljax.cli import host_memory\n"
+        f"host_memory._helps = lambda: {helps}\n"
         "print(os.getpid(), file=sys.stderr)\n"
-        "pages.ask_for_huge_pages()\n"
-        "print(sys.argv[1:], os.environ.get(pages.VARIABLE, ''))\n"
+        "host_memory.ask_for_huge_pages()\n"
+        "print(sys.argv[1:], os.environ.get(host_memory.VARIABLE, ''))\n"
     )
     done = subprocess.run(
         [sys.executable, "-X", "utf8", str(script), "--config=a b", ""],
-        env=os.environ | {pages.VARIABLE: given},
+        env=os.environ | {host_memory.VARIABLE: given},
         cwd=pathlib.Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -46,15 +46,15 @@ def test_a_process_starts_again_with_what_it_was_given(tmp_path, helps, given, a
 @pytest.mark.parametrize(
     ("now", "before"),
     [
-        (pages.HUGE, None),
-        (f"glibc.malloc.check=0:{pages.HUGE}", "glibc.malloc.check=0"),
+        (host_memory.HUGE, None),
+        (f"glibc.malloc.check=0:{host_memory.HUGE}", "glibc.malloc.check=0"),
         ("glibc.malloc.hugetlb=2", "glibc.malloc.hugetlb=2"),
         (None, None),
     ],
 )
 def test_programs_of_others_do_not_get_them(monkeypatch, now, before):
-    monkeypatch.delenv(pages.VARIABLE, raising=False)
+    monkeypatch.delenv(host_memory.VARIABLE, raising=False)
     if now:
-        monkeypatch.setenv(pages.VARIABLE, now)
-    assert pages.without_huge_pages().get(pages.VARIABLE) == before
-    assert pages.without_huge_pages()["PATH"] == os.environ["PATH"]
+        monkeypatch.setenv(host_memory.VARIABLE, now)
+    assert host_memory.without_huge_pages().get(host_memory.VARIABLE) == before
+    assert host_memory.without_huge_pages()["PATH"] == os.environ["PATH"]
