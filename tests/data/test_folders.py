@@ -1,9 +1,13 @@
 """A folder is there whole or not at all, and nothing else is left or touched."""
 
+import fcntl
 import os
+import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -83,3 +87,29 @@ def test_what_a_killed_command_left_goes_and_what_another_writes_stays(tmp_path)
     assert living.returncode == 0
     assert names(tmp_path) == [".unfinished-mine", "out[1]"]
     assert names(out) == ["a.txt"]
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "before it is locked"])
+def test_a_folder_that_another_takes_for_left_behind_is_made_again(
+    tmp_path, monkeypatch, when
+):
+    made, make = [], tempfile.mkdtemp
+
+    def make_and_lose_the_first(**place):
+        made.append(pathlib.Path(make(**place)))
+        if len(made) == 1 and when == "before it is opened":
+            made[0].rmdir()
+        return str(made[-1])
+
+    def lock_what_may_be_gone(*lock):
+        if len(made) == 1 and when == "before it is locked":
+            shutil.rmtree(made[0])
+        return flock(*lock)
+
+    flock = fcntl.flock
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_lose_the_first)
+    monkeypatch.setattr(fcntl, "flock", lock_what_may_be_gone)
+    with whole_folder(tmp_path / "model") as fresh:
+        (fresh / "weights").write_text("all")
+    assert len(made) == 2
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["weights"]

@@ -90,12 +90,8 @@ def scratch_beside(out: pathlib.Path, *, by: str = "") -> Iterator[pathlib.Path]
             with contextlib.suppress(OSError), _held(left) as ours:
                 if ours:
                     shutil.rmtree(left)
-        scratch = pathlib.Path(tempfile.mkdtemp(dir=out.parent, prefix=prefix))
-        try:
-            with _held(scratch):
-                yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with _held_fresh(out.parent, prefix) as scratch:
+            yield scratch
     except OSError as error:
         raise InputError(
             f"cannot write {out}: {error.strerror or error}; make room or give another"
@@ -143,15 +139,39 @@ def alone_in(folder: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _held(folder: pathlib.Path) -> Iterator[bool | None]:
-    """Locks a folder until the end, be it by kill; False where another command has it.
+def _held_fresh(parent: pathlib.Path, prefix: str) -> Iterator[pathlib.Path]:
+    """A new folder, locked; gone at the end.
 
-    None where the file system knows no such lock.
+    Before the lock is on it another command may take it for one left behind, and remove
+    it: then the next is made.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    while True:
+        fresh = pathlib.Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
+        with _held(fresh) as ours:
+            if ours is False:
+                continue
+            try:
+                yield fresh
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+            return
+
+
+@contextlib.contextmanager
+def _held(folder: pathlib.Path) -> Iterator[bool | None]:
+    """Locks a folder until the end, be it by kill.
+
+    False where another command has it or has removed it, None where the file system
+    knows no such lock.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        held = True
+        held = folder.exists()
     except BlockingIOError:
         held = False
     except OSError:
