@@ -502,7 +502,7 @@ def test_members_together_are_scored_in_one_call_each_by_its_own(
     for one in group:
         one.folder.mkdir(exist_ok=True)
     finetune.finetune(group, populations=tmp_path / "populations")
-    assert calls == [3] * (2 + 2)  # two validations, and two sets at the end
+    assert calls == [3] * (2 + 1)  # two validations, and at the end the test split
     crew, found = Crew(group), []
     for one in group:
         lines = (one.folder / "predictions" / "test.jsonl").read_text().splitlines()

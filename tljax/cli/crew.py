@@ -41,8 +41,9 @@ class Crew:
         self.start = CrewStart(first, self.data)
         self.scorer = classification.Scorer(
             first.model, first.head.pooling, self.data.row_length, self.data.slots,
-            first.transfer,
+            first.transfer, self.mesh,
         )  # fmt: skip
+        self.frozen = population.copied(self.start.frozen, self.mesh)
         self.shared_flops = 0.0
         self.flat = self._flat(self.data.whole, self.data.used)
         self.scoring = {
@@ -91,12 +92,11 @@ class Crew:
         """What a member needs in memory beside what all share (`train.memory`)."""
         settings = self.settings
 
-        def first_state():
-            params = self.start.beginning(settings)
+        def first_state(params):
             moving, _ = split(params, settings.transfer, jax.random.key(0))
             return step.init_state(moving, settings.optim, settings.regularize)
 
-        state = jax.eval_shape(first_state)
+        state = jax.eval_shape(first_state, self.start.shapes())
         keeps_best = settings.record.choose == "best"
         needed = memory.member_bytes(state, state.chosen, keeps_best=keeps_best)
         if mode == "turn":  # one at a time: what it reads and forgets is the run's own
@@ -135,7 +135,7 @@ class Crew:
 
     def data_on_device(self) -> dict:
         """What every step of every member reads."""
-        data = {"flat": jax.numpy.asarray(self.flat), "frozen": self.start.frozen}
+        data = {"flat": jax.numpy.asarray(self.flat), "frozen": self.frozen}
         regularize = self.settings.regularize
         if regularize.l2_start or regularize.mixout or regularize.ewc:
             data["start"] = self.start.first_weights
@@ -174,11 +174,13 @@ class Crew:
         if min(shares) == 1:
             return params
         own = [population.member(params, i, self.mesh) for i in range(len(members))]
-        return population.stack(
-            [
-                between(one, self.start.first_weights, share) if share < 1 else one
+        first = self.start.first_weights
+        return population.assemble(
+            (
+                between(one, first, share) if share < 1 else one
                 for one, share in zip(own, shares, strict=True)
-            ]
+            ),
+            self.mesh,
         )
 
     def probabilities(
@@ -187,8 +189,8 @@ class Crew:
     ) -> list[np.ndarray]:  # fmt: skip
         """What the parameters of those members that are due say of a held-out set.
 
-        Under vmap all members are scored in one call, for a call of fewer would be
-        another program. Members on several devices are scored one after another.
+        Under vmap and over several devices all members are scored in one call, for a
+        call of fewer would be another program.
 
         Args:
           members: as the axis S of the parameters has them, before its padding.
@@ -200,18 +202,18 @@ class Crew:
         Returns:
           For each that is due, float64 [I, C].
         """
-        held_out = self.scoring[name], len(self.data.sets[name]), self.start.frozen
+        held_out = self.scoring[name], len(self.data.sets[name]), self.frozen
         hparams = [lora.hyperparameters(one.settings.transfer) for one in members]
-        if mode == "vmap" and self.mesh.shape["run"] == 1:
-            stacked = population.stack(hparams)
-            found_SIC = self.scorer.of_members(params, *held_out, stacked)
-            return [found_SIC[i] for i in due]
-        return [
-            self.scorer.probabilities(
-                population.member(params, i, self.mesh), *held_out, hparams[i]
-            )
-            for i in due
-        ]
+        if mode == "turn" and self.mesh.shape["run"] == 1:
+            return [
+                self.scorer.probabilities(
+                    population.member(params, i), *held_out, hparams[i]
+                )
+                for i in due
+            ]
+        stacked = population.assemble(hparams, self.mesh)
+        found_SIC = self.scorer.of_members(params, *held_out, stacked, mode)
+        return [found_SIC[i] for i in due]
 
     def advance(self, mode: str):
         """advance(data, state, plan, hparams, until), compiled once a mode."""

@@ -32,7 +32,7 @@ class CrewStart:
 
     def __init__(self, settings: FinetuneSettings, data: CrewData):
         self.settings, self.data = settings, data
-        self._jit_init = jax.jit(self._init)
+        self._jit_init = parts.jit_for_one_call(self._init)
         self._loaded = None
         if settings.init.source:
             self._loaded = load_source_params(settings.init.source, settings.model)
@@ -119,7 +119,13 @@ class CrewStart:
 
     def beginning(self, settings: FinetuneSettings) -> dict:
         """The source's parameters with a member's own fresh ones: the whole tree."""
-        fresh = self._jit_init(jax.random.key(settings.streams.init))
+        return self._with_base(self._jit_init(jax.random.key(settings.streams.init)))
+
+    def shapes(self) -> dict:
+        """Of `beginning`."""
+        return jax.eval_shape(lambda: self._with_base(self._init(jax.random.key(0))))
+
+    def _with_base(self, fresh: dict) -> dict:
         return nested({**flat(self.base), **flat(fresh)})
 
     def _probe(self, params: dict, settings: FinetuneSettings) -> dict:

@@ -174,9 +174,11 @@ def _train_group(crew, group, mode, populations, progress, prune) -> None:
     _check_phases(group[0].settings.optim, state.params, plans)
     advance, data = crew.advance(mode), crew.data_on_device()
     validation = crew.data.sets["validation"]
+    latest = {}  # of a member, what it said of the validation split when last asked
 
     def validate(state, due):
         found = crew.probabilities(group, state.chosen, "validation", mode, due)
+        latest.update(zip(due, found, strict=True))
         return [
             classification.validation_record(validation.labels, one) for one in found
         ]
@@ -214,16 +216,14 @@ def _train_group(crew, group, mode, populations, progress, prune) -> None:
         )
         params = crew.kept(group, ended["params"])
         sound = [i for i, stop in enumerate(ended["stopped"]) if not _lost(stop)]
-        scored = {
-            name: dict(
-                zip(
-                    sound,
-                    crew.probabilities(group, params, name, mode, sound),
-                    strict=True,
-                )
-            )
-            for name in crew.data.sets
-        }
+        if params is not work.chosen(work.state):
+            latest.clear()  # what is kept is not what was asked last
+        scored = {name: {} for name in crew.data.sets} | {"validation": latest}
+        for name, found in scored.items():
+            left = [i for i in sound if i not in found]
+            if left:
+                said = crew.probabilities(group, params, name, mode, left)
+                found.update(zip(left, said, strict=True))
         for i, one in enumerate(group):
             _finish(crew, one, records[i], population.member(params, i, mesh), mode,
                     {name: found.get(i) for name, found in scored.items()},

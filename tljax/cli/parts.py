@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Callable
 
 import jax
 
@@ -42,11 +43,22 @@ def prepare_devices(mesh: MeshSettings | None = None) -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = default_cache() / CACHE_COMPILED
         jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     if wanted == 1:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         if jax.default_backend() == "cpu":
             keep_freed_memory()
+
+
+def jit_for_one_call(function: Callable, **more) -> Callable:
+    """jax.jit; on CPU LLVM tries less hard, which gives the same numbers.
+
+    To draw first weights a program of drawn numbers is compiled for longer than it
+    runs: .6 s less of 1.6 for a small decoder.
+    """
+    less = {"xla_backend_optimization_level": 1}
+    options = less if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options, **more)
 
 
 def get_tokenizer(

@@ -259,7 +259,7 @@ class _Job:
             step=placement.everywhere(),
         )
         lifted = placement.lifted(shardings)
-        self.state = jax.jit(
+        self.state = parts.jit_for_one_call(
             lambda *start: population.stack([init(*start)]), out_shardings=lifted
         )(key, base)
         train_step = step.make_train_step(language_loss(settings.model), settings.optim)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from tljax.data.batches import PackedPlan, choose_slots, flat_tokens, scoring_plan
 from tljax.data.labelled import LabelledSet
@@ -24,7 +25,7 @@ WHOLE = TransferSettings()  # all weights are given as those that move
 class Scorer:
     """Scores labelled sets; compiles once for all sets, steps and members.
 
-    One member at a time (`probabilities`) or all in one call (`of_members`).
+    One member (`probabilities`) or several in one call (`of_members`).
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Scorer:
         row_length: int,
         slots: int,
         transfer: TransferSettings = WHOLE,
+        mesh: Mesh | None = None,
     ):
+        """Args: as the run has them; mesh, whose axis 'run' the members lie on."""
         self._row_length, self._slots = row_length, slots
         self._rows = max(1, SCORING_TOKENS // row_length)
         below = untouched_layers(settings, transfer)
@@ -44,9 +47,13 @@ class Scorer:
             found = logits(model, pooling, params, batch, adapter=adapter, below=below)
             return jax.nn.softmax(found, axis=-1)
 
+        def lifted(mode):
+            own = functools.partial(step, population.member_model(settings, mode))
+            own = population.lift(own, mode, shared=2)
+            return jax.jit(population.spread(own, mesh, shared=2) if mesh else own)
+
         self._step = jax.jit(functools.partial(step, settings))
-        own = functools.partial(step, population.member_model(settings, "vmap"))
-        self._lifted = jax.jit(population.lift(own, "vmap", shared=2))
+        self._lifted = {mode: lifted(mode) for mode in ("turn", "vmap")}
 
     def plan(
         self, labelled: LabelledSet, stream: np.ndarray | None = None
@@ -82,9 +89,13 @@ class Scorer:
         items: int,
         frozen: dict | None = None,
         hparams: dict | None = None,
+        mode: str = "vmap",
     ) -> np.ndarray:
-        """As `probabilities`, of trees with axis S: float64 [S, I, C]."""
-        found = self._scored(self._lifted, moving, planned, frozen, hparams)
+        """As `probabilities`, of trees with axis S: float64 [S, I, C].
+
+        mode: as for `population.lift`; each device scores the members that it has.
+        """
+        found = self._scored(self._lifted[mode], moving, planned, frozen, hparams)
         members = np.moveaxis(found, 1, 0)
         return np.stack([_in_order(one, planned[1], items) for one in members])
 
