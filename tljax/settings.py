@@ -629,6 +629,21 @@ def from_config(kind: type, config: Mapping[str, Any], where: str = "config") ->
     return built
 
 
+def check_value(kind: type, key: str, value: Any) -> None:
+    """Refuses what the setting a.b of a kind can never be, whatever the others are.
+
+    Raises:
+      InputError: wrong type, value out of range.
+    """
+    *groups, name = key.split(".")
+    for group in groups:
+        kind = typing.get_type_hints(kind)[group]
+        if not dataclasses.is_dataclass(kind):  # names of the user's own
+            return
+    field = next(one for one in dataclasses.fields(kind) if one.name == name)
+    _value(typing.get_type_hints(kind)[name], value, field, f"config.{key}")
+
+
 def _check_group(value: Any, where: str) -> None:
     if not hasattr(value, "items"):  # a ConfigDict is no Mapping
         raise InputError(f"{where} is {value!r:.40}; it must be a group of settings")

@@ -100,7 +100,10 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(
     other = [one.replace("log(1e-3,1e-1)", "log(1e-3,1)") for one in arguments]
     assert main(["sweep", *other, f"--workdir={whole}"]) == 2
     said = capsys.readouterr().err
-    assert "sweep.space.optim.lr_peak.high is 0.1 there, 1.0 asked" in said
+    assert (
+        'sweep.over.optim.lr_peak is "log(0.001,0.1)" there, "log(0.001,1)" asked'
+        in said
+    )
 
 
 def test_one_that_diverges_fails_alone(finetune_arguments, tmp_path):
@@ -198,6 +201,8 @@ def test_a_learning_search_goes_on_where_no_run_can_have_a_point(
         (["--over=optim.lr_peak=log(0,1)"], "no logarithm"),
         (["--over=optim.lr_peak=log(1,0.1)"], "reversed"),
         (["--over=optim.lr_peak=a,b"], "is not a number"),
+        (["--over=optim.lr_peak=-1,1"], "lr_peak is -1"),
+        (["--over=transfer.method=full,lroa"], "did you mean 'lora'"),
         (["--over=task.others=a,b"], "which no sweep can set"),
         ([], "needs --over"),
         (["--over=seed=1,2", "--seeds=2"], "leave one of them out"),
@@ -207,6 +212,7 @@ def test_a_learning_search_goes_on_where_no_run_can_have_a_point(
         ([*OVERS, "--trials=0"], "at least 1"),
         ([*OVERS, "--search=grid"], "is a range"),
         ([*OVERS, "--storage=sqlite:////no/such/place.db"], "cannot be reached"),
+        ([*OVERS, "--storage=mysql://here"], "allowed: sqlite://, postgresql://"),
     ],
 )
 def test_what_is_no_sweep_is_refused_in_one_line(
@@ -237,6 +243,9 @@ def test_the_config_file_may_say_what_is_swept(finetune_arguments, tmp_path, cap
     dry = [f"--workdir={tmp_path / 'sweep'}", "--dry_run"]
     assert main(["sweep", *ours, *dry]) == 0
     assert "3 trials of 2 seeds = 6 runs" in capsys.readouterr().out
+    few = ["--over=optim.lr_peak=1e-3,1e-2"]
+    assert main(["sweep", *finetune_arguments, *few, *dry]) == 0
+    assert "2 trials of 1 seed = 2 runs, in a process" in capsys.readouterr().out
     assert main(["sweep", *ours, "--trials=5", *dry]) == 0
     assert "5 trials of 2 seeds" in capsys.readouterr().out
     config.write_text(f"{text}\n\ndef sweep():\n    return {{'ovr': []}}\n")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tljax.cli.command import columns
-from tljax.settings import InputError, describe, suggestion
+from tljax.settings import InputError, check_value, describe, suggestion
 
 Kinds = Mapping[str, type] | type
 
@@ -53,12 +53,17 @@ def override(kind: type, config: dict[str, Any], key: str, text: str) -> None:
 
 
 def read_as(kind: type, key: str, text: str) -> Any:
-    """Text as a value of the setting a.b. Raises: InputError as `override` does."""
+    """Text as a value of the setting a.b.
+
+    Raises:
+      InputError: as `override` does, or it is out of the setting's range.
+    """
     config: dict[str, Any] = {}
     override(kind, config, key, text)
     *groups, name = key.split(".")
     for group in groups:
         config = config[group]
+    check_value(kind, key, config[name])
     return config[name]
 
 

@@ -61,6 +61,17 @@ class Dimension:
         only = self.only
         return only is None or point.get(only.key) in only.values
 
+    def __str__(self) -> str:
+        """As --over has it, without the key: 'log(1e-05,0.01)', '4,8 if KEY=lora'."""
+        if self.kind == "choice":
+            said = ",".join(map(str, self.choices))
+        else:
+            scale = "log" if self.log else "uniform"
+            said = f"{scale}({self.low:g},{self.high:g})"
+        if self.only is None:
+            return said
+        return f"{said} if {self.only.key}={','.join(map(str, self.only.values))}"
+
     def value(self, share: float) -> Any:
         """What a share of the way, 0 to 1 without 1, means."""
         if self.kind == "choice":

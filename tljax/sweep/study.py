@@ -10,6 +10,7 @@ is claimed by one change of state, of which the storage grants each to one worke
 import contextlib
 import dataclasses
 import datetime
+import json
 import re
 import time
 import warnings
@@ -31,6 +32,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tljax.settings import InputError
 from tljax.sweep.space import Dimension, Point, Space
 from tljax.train.files import canonical_json
+from tljax.train.record import differing_keys
 
 STATES = {
     TrialState.WAITING: "waiting",
@@ -42,6 +44,7 @@ STATES = {
 LOST_SECONDS = 120.0  # a worker that says nothing for so long is gone
 UNSIGNED_SECONDS = 20.0  # ... or that was killed between claiming and signing
 _PLAN = "plan"
+SCHEMES = ("sqlite://", "postgresql://")
 HIDDEN = "***"  # stands for a password where a storage is named or kept
 _STARTUP = 10  # trials that TPE draws at random, as its authors' default
 
@@ -135,9 +138,11 @@ class Study:
             theirs = self._attribute(_PLAN)
         if theirs != canonical_json(self.plan):
             self.close()
+            old, new = json.loads(theirs or "{}"), json.loads(canonical_json(self.plan))
+            differ = next(iter(differing_keys(old, new, "sweep")), "it has no plan")
             raise InputError(
-                f"{hidden(storage)} holds a study {self.name!r} of another sweep; give"
-                " --study=NAME for one of its own"
+                f"{hidden(storage)} holds a study {self.name!r} of another sweep"
+                f" ({differ}); give --study=NAME for one of its own"
             )
 
     def _attribute(self, name: str) -> Any:
@@ -356,6 +361,11 @@ def _open(storage: str, opened: contextlib.ExitStack) -> optuna.storages.BaseSto
     if "://" not in storage:
         return JournalStorage(JournalFileBackend(storage))
     shown = hidden(storage)
+    if not storage.startswith(SCHEMES):
+        raise InputError(
+            f"--storage={shown} is of no kind that keeps a study; allowed:"
+            f" {', '.join(SCHEMES)}"
+        )
     try:
         url = storage.replace("postgresql://", "postgresql+psycopg://")
         found = RDBStorage(url)

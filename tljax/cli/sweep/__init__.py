@@ -182,6 +182,7 @@ def _read_plan(folder: pathlib.Path) -> Plan | None:
 
 def _compare(folder: pathlib.Path, there: Plan, asked: Plan) -> None:
     """Refuses to go on with another plan; more trials are welcome."""
+    from tljax.sweep.space import from_rows
     from tljax.sweep.study import hidden
 
     old, new = dataclasses.asdict(there), dataclasses.asdict(asked)
@@ -190,7 +191,9 @@ def _compare(folder: pathlib.Path, there: Plan, asked: Plan) -> None:
         del old["trials"], new["trials"]
     for plan in (old, new):
         del plan["overridden"]
-        plan["space"] = {row["key"]: row for row in plan["space"]}
+        dimensions = from_rows(plan["space"]).dimensions
+        plan["over"] = {one.key: str(one) for one in dimensions}
+        del plan["space"]
     differ = list(differing_keys(old, new, "sweep"))
     if differ:
         more = f" and {len(differ) - 5} more" if len(differ) > 5 else ""
@@ -220,10 +223,10 @@ def _plan(given: Given, folder: pathlib.Path) -> Plan:
             " out"
         )
     search = _choose(said, "search", SEARCHES)
-    points = space.grid() if search == "grid" else []
-    trials = (
-        _count(said, "trials", 1) if "trials" in said or not points else len(points)
-    )
+    trials = _count(said, "trials", 1)
+    if "trials" not in said:  # no more than there are; of a grid all
+        points = len(space.grid()) if search == "grid" else min(trials, space.size)
+        trials = int(points)
     metric, direction = _metric(said, config["kind"])
     prune = _choose(said, "prune", ("none", "asha"))
     if prune == "asha" and metric.rpartition("/")[2] not in _LOOKED_AT:

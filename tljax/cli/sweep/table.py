@@ -104,3 +104,8 @@ def point_text(point: Point) -> str:
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in point.items()
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 run', '1,200 runs'."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

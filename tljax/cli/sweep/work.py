@@ -15,7 +15,7 @@ from tljax.cli.members import Member
 from tljax.cli.sweep import Plan
 from tljax.cli.sweep.estimate import Estimate, estimate
 from tljax.cli.sweep.runs import Runs, value_of
-from tljax.cli.sweep.table import SweepTable, point_text
+from tljax.cli.sweep.table import SweepTable, counted, point_text
 from tljax.report.export_trials import export_trials
 from tljax.report.hparams import write_hparams
 from tljax.report.statistics import student_interval
@@ -161,10 +161,13 @@ def _groups(runs: Runs, points: Sequence[Point]) -> tuple[list[int], dict[int, s
 def _show_groups(plan, runs, points, groups, bad) -> None:
     costs = _costs(plan, runs, points, groups)
     counts = collections.Counter(one for one in groups if one != BAD)
-    total = len(points) * plan.seeds
+    runs_in_all = counted(len(points) * plan.seeds, "run")
+    processes = (
+        f"{len(counts)} processes one after another" if len(counts) > 1 else "a process"
+    )
     print(
-        f"{len(points)} trials of {plan.seeds} seeds = {total:,} runs, in {len(counts)}"
-        f" processes one after another"
+        f"{counted(len(points), 'trial')} of {counted(plan.seeds, 'seed')} ="
+        f" {runs_in_all}, in {processes}"
     )
     for group, count in sorted(counts.items()):
         mine = [
@@ -181,7 +184,8 @@ def _show_groups(plan, runs, points, groups, bad) -> None:
         if cost:
             seconds = describe_seconds(cost.seconds)
             took = f" (about {seconds}, {cost.bytes / 1e9:.1f} GB)"
-        print(f"  {group}: {count * plan.seeds} runs, {what} {told}".rstrip() + took)
+        held = counted(count * plan.seeds, "run")
+        print(f"  {group}: {held}, {what} {told}".rstrip() + took)
     seconds = sum(one.seconds for one in costs.values()) / len(costs) * len(counts)
     print(f"  in all about {describe_seconds(seconds)}")
     for number, reason in bad.items():
