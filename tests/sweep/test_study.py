@@ -162,6 +162,40 @@ def test_a_storage_out_of_reach_is_refused_without_its_password(url):
     assert "secret" not in str(refused.value)
 
 
+OPENS = """
+import pathlib, sys, time
+from tljax.sweep.study import Study
+
+storage, worker, folder = sys.argv[1:]
+pathlib.Path(folder, worker).touch()
+while not pathlib.Path(folder, "go").exists():
+    time.sleep(0.001)
+Study(storage, "study", worker, {"direction": "maximize"}).close()
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_workers_may_come_at_once_to_an_empty_database(kind, tmp_path, request):
+    url = f"sqlite:///{tmp_path}/study.db"
+    if kind == "postgres":
+        import psycopg
+
+        server = request.getfixturevalue("postgres")
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute("CREATE DATABASE empty")
+        url = server.removesuffix("postgres") + "empty"
+    names = ["a", "b", "c", "d"]
+    workers = [
+        subprocess.Popen([sys.executable, "-c", OPENS, url, name, str(tmp_path)])
+        for name in names
+    ]
+    while not all((tmp_path / name).exists() for name in names):
+        assert not any(one.poll() for one in workers)
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
+    assert [one.wait(60) for one in workers] == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("storage", ["journal", "postgres"], indirect=True)
 def test_four_workers_one_killed_train_every_trial_once(
     opened, storage, tmp_path, request

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import random
 import re
 import time
 import warnings
@@ -46,6 +47,8 @@ UNSIGNED_SECONDS = 20.0  # ... or that was killed between claiming and signing
 _PLAN = "plan"
 SCHEMES = ("sqlite://", "postgresql://")
 HIDDEN = "***"  # stands for a password where a storage is named or kept
+_LOOKS = 10  # at a database whose tables others are just making
+_MADE_AT_ONCE = (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError)
 _STARTUP = 10  # trials that TPE draws at random, as its authors' default
 
 
@@ -355,6 +358,23 @@ def hidden(storage: str) -> str:
     return re.sub(r"(//[^:/@]*):[^@]*@", rf"\1:{HIDDEN}@", storage)
 
 
+def _tables(url: str) -> RDBStorage:
+    """Optuna's tables in a database, made if they are not there.
+
+    Of workers that come at once to an empty database one makes them; what stops the
+    others is over when they look again.
+    """
+    for _ in range(_LOOKS - 1):
+        try:
+            return RDBStorage(url)
+        except sqlalchemy.exc.DBAPIError as error:
+            at_once = isinstance(error, _MADE_AT_ONCE) or "already exists" in str(error)
+            if not at_once:
+                raise
+            time.sleep(random.uniform(0.2, 0.6))
+    return RDBStorage(url)
+
+
 def _open(storage: str, opened: contextlib.ExitStack) -> optuna.storages.BaseStorage:
     """The storage behind a URL or a journal's file. Raises: InputError."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -367,8 +387,7 @@ def _open(storage: str, opened: contextlib.ExitStack) -> optuna.storages.BaseSto
             f" {', '.join(SCHEMES)}"
         )
     try:
-        url = storage.replace("postgresql://", "postgresql+psycopg://")
-        found = RDBStorage(url)
+        found = _tables(storage.replace("postgresql://", "postgresql+psycopg://"))
     except ImportError as error:
         raise InputError(
             f"--storage={shown} needs a driver ({error}); pip install 'tljax[postgres]'"
