@@ -109,6 +109,12 @@ def test_a_regularised_member_ends_as_the_lone_run(
         for name in ("a", "b", "lone")
     ]
     assert last[1] == last[2] != last[0]
+    # what is kept is scored, not what was validated last
+    crew, kept = Crew([lone]), load_params_of(str(tmp_path / "lone"))
+    path = tmp_path / "lone" / "predictions" / "validation.jsonl"
+    rows = [json.loads(line)["probabilities"] for line in path.read_text().splitlines()]
+    found = crew.scorer.probabilities(kept, crew.scoring["validation"], len(rows))
+    np.testing.assert_allclose([list(one.values()) for one in rows], found, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(
     assert main(["sweep", *other, f"--workdir={whole}"]) == 2
     said = capsys.readouterr().err
     assert (
-        'sweep.over.optim.lr_peak is "log(0.001,0.1)" there, "log(0.001,1)" asked'
+        'sweep.over.optim.lr_peak is "log(0.001,0.1)" there, "log(0.001,1.0)" asked'
         in said
     )
 

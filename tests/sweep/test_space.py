@@ -58,6 +58,13 @@ def test_values_with_commas_are_written_as_json():
     assert space('method=["a,b", "c"]').dimensions[0].choices == ("a,b", "c")
 
 
+def test_a_dimension_says_of_itself_what_can_be_read_again():
+    overs = ["lr=log(1e-05,0.1234567)", "layers=uniform(0,3)", 'method=["a,b", "c"]',
+             "rank=4,8 if method=c"]  # fmt: skip
+    read_in = space(*overs)
+    assert space(*(f"{one.key}={one}" for one in read_in.dimensions)) == read_in
+
+
 def test_a_space_is_the_same_after_json():
     found = space("lr=log(1e-4,1e-2)", "method=a,b", "rank=log(1,8) if method=b")
     assert from_rows(to_rows(found)) == found

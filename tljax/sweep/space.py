@@ -63,14 +63,12 @@ class Dimension:
 
     def __str__(self) -> str:
         """As --over has it, without the key: 'log(1e-05,0.01)', '4,8 if KEY=lora'."""
-        if self.kind == "choice":
-            said = ",".join(map(str, self.choices))
-        else:
-            scale = "log" if self.log else "uniform"
-            said = f"{scale}({self.low:g},{self.high:g})"
+        said = _listed(self.choices)
+        if self.kind != "choice":
+            said = f"{'log' if self.log else 'uniform'}({self.low},{self.high})"
         if self.only is None:
             return said
-        return f"{said} if {self.only.key}={','.join(map(str, self.only.values))}"
+        return f"{said} if {self.only.key}={_listed(self.only.values)}"
 
     def value(self, share: float) -> Any:
         """What a share of the way, 0 to 1 without 1, means."""
@@ -222,6 +220,12 @@ def _values(key: str, text: str, read) -> Iterator[Any]:
         if not part.strip():
             raise InputError(f"--over={key}={text} has an empty value; write {FORMS}")
         yield read(key, part.strip())
+
+
+def _listed(values: Sequence[Any]) -> str:
+    """What `_values` reads: other text for other values."""
+    texts = [str(one) for one in values]
+    return json.dumps(texts) if any("," in one for one in texts) else ",".join(texts)
 
 
 def _check_condition(text: str, only: Only, before: Mapping[str, Dimension]) -> None:
