@@ -1,5 +1,7 @@
 """A split scored in packed rows is every item scored alone, in the set's order."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -25,6 +27,20 @@ def labelled():
     )
 
 
+@pytest.mark.parametrize(("most", "rows"), [(3, 3), (4, 3), (7, 6), (20, 10)])
+def test_steps_are_filled_by_the_smallest_set(
+    model_settings, labelled, monkeypatch, most, rows
+):
+    # a row an item: 6 rows, and 11
+    few = labelled.take(np.arange(6))
+    few = dataclasses.replace(few, tokens=tuple(np.arange(8) for _ in range(6)))
+    more = dataclasses.replace(labelled, tokens=tuple(np.arange(8) for _ in range(11)))
+    monkeypatch.setattr(classification, "SCORING_TOKENS", 8 * most)
+    scorer = classification.Scorer(model_settings, "last", 8, [more, few])
+    for one in (few, more):
+        assert scorer.plan(one)[1].gather_TBL.shape[1:] == (rows, 8)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_packed_scores_are_those_of_every_item_alone(
     model_settings, draw_params, labelled, monkeypatch, pooling
@@ -35,7 +51,7 @@ def test_packed_scores_are_those_of_every_item_alone(
 
     params = draw_params(init, jax.random.key(0))
     monkeypatch.setattr(classification, "SCORING_TOKENS", 16)  # several steps
-    scorer = classification.Scorer(model_settings, pooling, row_length=8, slots=4)
+    scorer = classification.Scorer(model_settings, pooling, 8, [labelled])
     planned = scorer.plan(labelled)
     assert planned[1].steps > 2
     found = scorer.probabilities(params, planned, len(labelled))

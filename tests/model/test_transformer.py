@@ -276,3 +276,55 @@ def test_logits_are_products_with_the_output_matrix(make):
     states = run(params, batch_of([3, 1, 4], [1] * 3))
     by_hand = np.asarray(states) @ np.asarray(params["output"]["kernel"]).T
     np.testing.assert_allclose(transformer.logits_of(params, states), by_hand, **CLOSE)
+
+
+READING = {
+    "llama": {},
+    "remat": {"remat": "layer"},
+    "scan": {"scan_layers": True, "depth": 3},
+    "gemma3": FOREIGN["gemma3"],
+    "gpt2": FOREIGN["gpt2"],
+    "bert": {"causal": False, "positions": "learned", "context": 16,
+             "norm_place": "after", "norm": "layer", "bias": "all", "mlp": "gelu"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize("prefix", [False, True])
+def test_states_read_at_a_few_places_are_those_of_the_whole_row(make, name, prefix):
+    params, run = make(**READING[name])
+    settings = run.settings
+    batch = batch_of(
+        [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 0, 0]],
+        [[1, 1, 1, 2, 2, 3, 3, 3], [1, 1, 1, 1, 2, 2, 0, 0]],
+    )
+    read_BM = np.array([[2, 4, 7], [3, 5, 0]])
+    shape = (2, 2, 2, settings.kv_heads, settings.head_width or 4)
+    before = jax.random.normal(jax.random.key(3), shape)
+    weight_BMD = jax.random.normal(jax.random.key(2), (2, 3, settings.width))
+
+    def adapter(path, x, y):
+        if path.endswith("/prefix"):
+            return (before[0], before[1]) if prefix else None
+        # what is added must be computed at the place of what it is added to
+        return y + 0.1 * x.sum(axis=-1, keepdims=True) if x.ndim == 3 else y
+
+    given = {"adapter": adapter} if name != "scan" else {}
+
+    def read(params):
+        return run(params, batch, read_BM=read_BM, **given)
+
+    def whole(params):
+        states_BLD = run(params, batch, **given)
+        return jnp.stack([row[at] for row, at in zip(states_BLD, read_BM, strict=True)])
+
+    assert read(params).shape == (2, 3, settings.width)
+    np.testing.assert_allclose(read(params), whole(params), **CLOSE)
+    found, expected = (
+        jax.jit(jax.grad(lambda params, f=f: (f(params) * weight_BMD).sum()))(params)
+        for f in (read, whole)
+    )
+    for path, leaf in paths(expected).items():
+        np.testing.assert_allclose(
+            paths(found)[path], leaf, rtol=1e-3, atol=1e-4, err_msg=path
+        )

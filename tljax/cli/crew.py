@@ -40,8 +40,8 @@ class Crew:
         self.data = CrewData(members)
         self.start = CrewStart(first, self.data)
         self.scorer = classification.Scorer(
-            first.model, first.head.pooling, self.data.row_length, self.data.slots,
-            first.transfer, self.mesh,
+            first.model, first.head.pooling, self.data.row_length,
+            list(self.data.sets.values()), first.transfer, self.mesh,
         )  # fmt: skip
         self.frozen = population.copied(self.start.frozen, self.mesh)
         self.shared_flops = 0.0

@@ -101,20 +101,15 @@ class Classifier:
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """float64 [I, C], rows in the order of texts, columns in that of `classes`."""
-        from tljax.evaluate.classification import Scorer, scoring_slots
+        from tljax.evaluate.classification import Scorer
         from tljax.train.progress import Progress
 
         settings, length = self.settings, self.settings.task.length
         model = self._model
         chunks = [texts[at : at + CHUNK] for at in range(0, len(texts), CHUNK)]
         sets = [self._labelled(chunk) for chunk in chunks]
-        scorer = Scorer(
-            model.settings,
-            settings.head.pooling,
-            length,
-            scoring_slots(sets, length),
-            model.transfer,
-        )
+        pooling = settings.head.pooling
+        scorer = Scorer(model.settings, pooling, length, sets, model.transfer)
         found, tokens = [], 0
 
         def score(one):

@@ -174,7 +174,7 @@ class _Judge:
         from tljax.data.labelled import load_labelled
         from tljax.data.sources import open_source
         from tljax.data.tokenizer import Tokenizer
-        from tljax.evaluate.classification import Scorer, scoring_slots
+        from tljax.evaluate.classification import Scorer
         from tljax.train.record import differing_keys
 
         settings, task = first.settings, first.settings.task
@@ -195,8 +195,8 @@ class _Judge:
             )
             for split, count in items.items()
         }  # fmt: skip
-        slots = scoring_slots(list(self.sets.values()), task.length)
-        self._scorer = Scorer(settings.model, settings.head.pooling, task.length, slots)
+        sets, pooling = list(self.sets.values()), settings.head.pooling
+        self._scorer = Scorer(settings.model, pooling, task.length, sets)
         self._plans = {name: self._scorer.plan(one) for name, one in self.sets.items()}
 
     def accuracy(self, params: dict) -> float:

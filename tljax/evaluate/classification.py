@@ -4,6 +4,7 @@ items -> packed rows -> hidden states -> pooled -> logits -> probabilities [I, C
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -12,13 +13,14 @@ from jax.sharding import Mesh
 
 from tljax.data.batches import PackedPlan, choose_slots, flat_tokens, scoring_plan
 from tljax.data.labelled import LabelledSet
+from tljax.data.packing import pack_rows
 from tljax.metrics import classification as metrics
 from tljax.objective.classification import logits
 from tljax.settings import ModelSettings, TransferSettings
 from tljax.train import population
 from tljax.transfer.method import compose, untouched_layers
 
-SCORING_TOKENS = 4096  # tokens of one scoring step
+SCORING_TOKENS = 4096  # most tokens of one scoring step
 WHOLE = TransferSettings()  # all weights are given as those that move
 
 
@@ -33,13 +35,16 @@ class Scorer:
         settings: ModelSettings,
         pooling: str,
         row_length: int,
-        slots: int,
+        sets: Sequence[LabelledSet],
         transfer: TransferSettings = WHOLE,
         mesh: Mesh | None = None,
     ):
-        """Args: as the run has them; mesh, whose axis 'run' the members lie on."""
-        self._row_length, self._slots = row_length, slots
-        self._rows = max(1, SCORING_TOKENS // row_length)
+        """Args: as the run has them; sets, which will be scored.
+
+        mesh: whose axis 'run' the members lie on.
+        """
+        self._row_length, self._slots = row_length, scoring_slots(sets, row_length)
+        self._rows = _scoring_rows(sets, row_length, self._slots)
         below = untouched_layers(settings, transfer)
 
         def step(model, frozen, batch, moving, hparams):
@@ -128,6 +133,19 @@ def _in_order(found_TBMC, plan: PackedPlan, items: int) -> np.ndarray:
 def scoring_slots(sets: Sequence[LabelledSet], row_length: int) -> int:
     """Slots a row that suit all the sets."""
     return max(choose_slots(one.lengths, row_length=row_length) for one in sets)
+
+
+def _scoring_rows(sets, row_length, slots):
+    """Rows that fill the steps of the smallest set, at least half of SCORING_TOKENS.
+
+    Runs validate often, mostly on few items: up to half of a step would be padding.
+    """
+    most = max(1, SCORING_TOKENS // row_length)
+    smallest = min((one.lengths for one in sets), key=sum)
+    longest_first = sorted(smallest.tolist(), reverse=True)
+    needed = len(pack_rows(longest_first, row_length=row_length, slots=slots))
+    steps = math.ceil(needed / most)
+    return max(math.ceil(needed / steps), math.ceil(most / 2))
 
 
 def validation_record(labels_I: np.ndarray, probabilities_IC: np.ndarray) -> dict:

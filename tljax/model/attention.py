@@ -224,6 +224,28 @@ def attend_cached(
     return mixed.reshape(q_BQHE.shape).astype(q_BQHE.dtype)
 
 
+def attend_at(
+    q_BMHE: jax.Array,
+    k_BKHE: jax.Array,
+    v_BKHE: jax.Array,
+    segments_BL: jax.Array | None,
+    reach: Reach,
+    read_BM: jax.Array,
+) -> jax.Array:
+    """As `attend`, for the queries of a few places of the row: [B, M, H, E]."""
+    if segments_BL is None:
+        segments_BL = jnp.ones((k_BKHE.shape[0], k_BKHE.shape[1]), jnp.int32)
+    before = k_BKHE.shape[1] - segments_BL.shape[1]
+    asking_BM = jnp.take_along_axis(segments_BL, read_BM, axis=1)
+    places_L = jnp.arange(segments_BL.shape[1])
+    mask_BML = asking_BM[:, :, None] == segments_BL[:, None]
+    mask_BML &= jax.vmap(lambda read_M: seen(read_M, places_L, reach))(read_BM)
+    every = ((0, 0), (0, 0), (before, 0))
+    mask_BMK = jnp.pad(mask_BML, every, constant_values=True)
+    k_BHKE, v_BHKE = (x.swapaxes(1, 2) for x in (k_BKHE, v_BKHE))
+    return attend_cached(q_BMHE, k_BHKE, v_BHKE, mask_BMK, reach.scale)
+
+
 def _blocks(queries: int, keys: int, reach: Reach) -> list[tuple[slice, slice]]:
     """Pairs of (query positions, key positions that they may see)."""
     step = _BLOCK if reach.causal and queries % _BLOCK == 0 else queries

@@ -34,12 +34,20 @@ class Look(NamedTuple):
       positions_BL: of the rotary angles; None = places in the row.
       places_BL: in the segment: the angles where keys stand before the row, since these
         are turned by none and every segment must see them alike.
+      read_BM: places in the row that the layer is computed for, from the keys and
+        values of all; None = for all. `mix` then takes the queries of these.
     """
 
     reach: attention.Reach
     mix: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     positions_BL: jax.Array | None = None
     places_BL: jax.Array | None = None
+    read_BM: jax.Array | None = None
+
+
+def read(x_BLD: jax.Array, read_BM: jax.Array) -> jax.Array:
+    """x at some places of each row, [B, M, D]."""
+    return jnp.take_along_axis(x_BLD, read_BM[..., None], axis=1)
 
 
 @functools.partial(jax.checkpoint, static_argnums=0)
@@ -135,9 +143,12 @@ class Attention(nn.Module):
         width = attention.head_width(s)
         sizes = {"query": s.heads, "key": s.kv_heads, "value": s.kv_heads}
         bias = s.bias in ("qkv", "attention", "all")
+        read_BM = look.read_BM
+        asking_BQD = x_BLD if read_BM is None else read(x_BLD, read_BM)
+        inputs = {"query": asking_BQD, "key": x_BLD, "value": x_BLD}
         q, k, v = (
-            Linear(heads * width, bias, name=name)(x_BLD, path, adapter).reshape(
-                *x_BLD.shape[:2], heads, width
+            Linear(heads * width, bias, name=name)(inputs[name], path, adapter).reshape(
+                *inputs[name].shape[:2], heads, width
             )
             for name, heads in sizes.items()
         )
@@ -147,15 +158,22 @@ class Attention(nn.Module):
         before = adapter(f"{path}/prefix", k, None) if adapter else None
         if s.positions == "rotary":
             frequency_E = attention.rotary_frequencies(s, window=look.reach.window)
-            places_BL = look.positions_BL if before is None else look.places_BL
-            q, k = (attention.rotate(x, frequency_E, places_BL) for x in (q, k))
+            places_BL = places_BQ = (
+                look.positions_BL if before is None else look.places_BL
+            )
+            if read_BM is not None:
+                places_BQ = read_BM
+                if places_BL is not None:
+                    places_BQ = jnp.take_along_axis(places_BL, read_BM, axis=1)
+            q = attention.rotate(q, frequency_E, places_BQ)
+            k = attention.rotate(k, frequency_E, places_BL)
         if before is not None:
             k = jnp.concatenate([before[0], k], axis=1)
             v = jnp.concatenate([before[1], v], axis=1)
         mixed = look.mix(q, k, v)
         bias = s.bias in ("attention", "all")
         out = Linear(s.width, bias, zero=True, name="output")
-        return out(mixed.reshape(*x_BLD.shape[:2], -1), path, adapter)
+        return out(mixed.reshape(*asking_BQD.shape[:2], -1), path, adapter)
 
 
 class FeedForward(nn.Module):
@@ -190,8 +208,9 @@ class Block(nn.Module):
         adapter: Adapter | None = None,
         kept_share: jax.Array | None = None,
     ) -> jax.Array:
-        """Returns the residual stream after this layer; shapes and dtype of x kept.
+        """Returns the residual stream after this layer, in shape and dtype of x.
 
+        Where the look has read_BM, of these places alone: [B, M, D].
         kept_share, a float32 scalar, is 1 - dropout; None = that of the settings.
         """
         s = self.settings
@@ -204,6 +223,10 @@ class Block(nn.Module):
             if name == "attention":
                 mix = Attention(s, name=name)
                 y_BLD = mix(taken_BLD, f"{path}/{name}", adapter, look)
+                if look.read_BM is not None:
+                    x_BLD, taken_BLD = (
+                        read(one, look.read_BM) for one in (x_BLD, taken_BLD)
+                    )
             else:
                 feed = FeedForward(s, name=name)
                 y_BLD = feed(taken_BLD, f"{path}/{name}", adapter)

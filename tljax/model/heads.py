@@ -6,6 +6,7 @@ Row of three segments, M = 3:   states_BLD  a a b b b c .   ->  pooled_BMD  ā  
 import jax
 import jax.numpy as jnp
 
+from tljax.model.block import read
 from tljax.model.product import product
 
 
@@ -15,6 +16,22 @@ def init_classifier(width: int, classes: int, key: jax.Array) -> dict:
         "kernel": jax.random.normal(key, (width, classes)) * width**-0.5 * 0.1,
         "bias": jnp.zeros(classes),
     }
+
+
+def places(segments_BL: jax.Array, slots: int, pooling: str) -> jax.Array | None:
+    """Where in its row the one token stands that a pooling takes of each segment.
+
+    Args: as for `pool`.
+
+    Returns:
+      int32 [B, M], any place for empty slots; None for a pooling of all tokens.
+    """
+    if pooling not in ("last", "cls"):
+        return None
+    member_BML = _members(segments_BL, slots)
+    if pooling == "cls":
+        return member_BML.argmax(axis=2)
+    return segments_BL.shape[1] - 1 - member_BML[:, :, ::-1].argmax(axis=2)
 
 
 def pool(
@@ -31,20 +48,30 @@ def pool(
     Returns:
       pooled_BMD in float32; zeros in empty slots.
     """
+    read_BM = places(segments_BL, slots, pooling)
+    if read_BM is not None:
+        return of_slots(read(states_BLD, read_BM), segments_BL)
     wide_BLD = states_BLD.astype(jnp.float32)
-    slot_M = jnp.arange(1, slots + 1)
-    member_BML = segments_BL[:, None, :] == slot_M[None, :, None]
+    member_BML = _members(segments_BL, slots)
     if pooling == "max":
         shown = jnp.where(member_BML[..., None], wide_BLD[:, None], -jnp.inf)
         most_BMD = shown.max(axis=2)
         return jnp.where(member_BML.any(axis=2)[..., None], most_BMD, 0.0)
     weights_BML = member_BML.astype(jnp.float32)
-    if pooling in ("last", "cls"):
-        seen_BML = jnp.cumsum(weights_BML, axis=2)
-        wanted_BM1 = weights_BML.sum(axis=2, keepdims=True) if pooling == "last" else 1
-        weights_BML *= seen_BML == wanted_BM1
     count_BM1 = jnp.maximum(weights_BML.sum(axis=2, keepdims=True), 1.0)
     return jnp.einsum("bml,bld->bmd", weights_BML / count_BM1, wide_BLD)
+
+
+def of_slots(states_BMD: jax.Array, segments_BL: jax.Array) -> jax.Array:
+    """States at `places` as `pool` returns them: float32, zeros in empty slots."""
+    filled_BM = _members(segments_BL, states_BMD.shape[1]).any(axis=2)
+    return jnp.where(filled_BM[..., None], states_BMD.astype(jnp.float32), 0.0)
+
+
+def _members(segments_BL, slots):
+    """Whether a place belongs to a slot's segment, bool [B, M, L]."""
+    slot_M = jnp.arange(1, slots + 1)
+    return segments_BL[:, None, :] == slot_M[None, :, None]
 
 
 def classify(params: dict, pooled_BMD: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.model import attention
-from tljax.model.block import Adapter, Block, Look, normalize
+from tljax.model.block import Adapter, Block, Look, normalize, read
 from tljax.model.product import product_dtype
 from tljax.settings import InputError, ModelSettings
 
@@ -138,6 +138,7 @@ def apply(
     watch: Callable[[int, jax.Array], None] | None = None,
     below: int = 0,
     kept_share: jax.Array | None = None,
+    read_BM: jax.Array | None = None,
 ) -> jax.Array:
     """Hidden states after the final norm.
 
@@ -163,9 +164,12 @@ def apply(
       below: layers whose work batch["stream_BLD"] holds.
       kept_share: float32, 1 - dropout, traced; None = that of the settings. Dropout
         that the settings switch off stays off.
+      read_BM: int32 places in the row whose states alone are wanted: the top layer
+        (unless scanned) is then computed for them alone, from all places' keys and
+        values. With dropout other units are drawn there than for the whole row.
 
     Returns:
-      [B, L, D] in the product dtype.
+      [B, L, D] in the product dtype, or [B, M, D] of read_BM.
     """
     watched = watch is not None
     segments_BL = batch.get("segments_BL")
@@ -185,15 +189,16 @@ def apply(
     if dropout_key is not None:
         keys = jax.random.split(dropout_key, settings.depth)
 
-    def one(x_BLD, layer, key, path, index):
-        look = look_within(settings, index, segments_BL, places_BL)
+    def one(x_BLD, layer, key, path, index, read_BM=None):
+        look = look_within(settings, index, segments_BL, places_BL, read_BM)
         look = look._replace(positions_BL=batch.get("positions_BL"))
         return Block(settings).apply(
             {"params": layer}, x_BLD, look, key, path, adapter, kept_share
         )
 
     alike = len(set(settings.windows)) <= 1
-    if settings.scan_layers and alike and adapter is None and not watched:
+    scan = settings.scan_layers and alike and adapter is None and not watched
+    if scan:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers.values())
         scanned = (stacked, None if dropout_key is None else keys[below:])
         body = functools.partial(_scan_body, one)
@@ -202,10 +207,13 @@ def apply(
         for i, layer in layers.items():
             if watched:
                 watch(i, x_BLD)
-            here = functools.partial(one, path=f"layers/{i}", index=i)
+            own_BM = read_BM if i == settings.depth - 1 else None
+            here = functools.partial(one, path=f"layers/{i}", index=i, read_BM=own_BM)
             x_BLD = _remembering(settings, here)(x_BLD, layer, keys[i])
         if watched:
             watch(settings.depth, x_BLD)
+    if read_BM is not None and (scan or not layers):
+        x_BLD = read(x_BLD, read_BM)
     return finish(settings, params, x_BLD)
 
 
@@ -293,13 +301,15 @@ def look_within(
     layer: int,
     segments_BL: jax.Array | None,
     places_BL: jax.Array | None = None,
+    read_BM: jax.Array | None = None,
 ) -> Look:
-    """How the positions of a row look at each other: within their segment."""
+    """How the positions of a row, or some of them, look at it: within their segment."""
     reach = reach_of(settings, layer)
 
     def mix(q_BQHE, k_BKHE, v_BKHE):
-        return attention.attend(
-            q_BQHE, k_BKHE, v_BKHE, segments_BL, reach, flash=settings.flash
-        )
+        row = q_BQHE, k_BKHE, v_BKHE, segments_BL, reach
+        if read_BM is not None:
+            return attention.attend_at(*row, read_BM)
+        return attention.attend(*row, flash=settings.flash)
 
-    return Look(reach, mix, places_BL=places_BL)
+    return Look(reach, mix, places_BL=places_BL, read_BM=read_BM)

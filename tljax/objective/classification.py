@@ -35,15 +35,26 @@ def logits(
 
     The arguments are those of `transformer.apply`; params["head"] is the classifier.
     """
-    states_BLD = transformer.apply(
-        settings, params, batch, adapter=adapter, dropout_key=dropout_key, below=below
-    )
-    return _classify(pooling, params, states_BLD, batch)
+    read_BM = _read_places(pooling, batch)
+    states = transformer.apply(
+        settings, params, batch, adapter=adapter, dropout_key=dropout_key, below=below,
+        read_BM=read_BM,
+    )  # fmt: skip
+    return _classify(pooling, params, states, batch, read=read_BM is not None)
 
 
-def _classify(pooling, params, states_BLD, batch):
+def _read_places(pooling, batch):
     slots = batch["labels_BM"].shape[1]
-    pooled_BMD = heads.pool(states_BLD, batch["segments_BL"], slots, pooling)
+    return heads.places(batch["segments_BL"], slots, pooling)
+
+
+def _classify(pooling, params, states, batch, *, read):
+    """Logits of the states of whole rows, or of those read at the pooling's places."""
+    segments_BL, slots = batch["segments_BL"], batch["labels_BM"].shape[1]
+    if read:
+        pooled_BMD = heads.of_slots(states, segments_BL)
+    else:
+        pooled_BMD = heads.pool(states, segments_BL, slots, pooling)
     return heads.classify(params["head"], pooled_BMD)
 
 
@@ -80,18 +91,21 @@ def labelled_loss(
                 jax.random.fold_in(key, extra.NOISE),
             )  # fmt: skip
             batch = {**batch, "noise_BLD": noise_BLD}
-        states_BLD = transformer.apply(
+        # the language-model loss reads every place
+        read_BM = None if regularize.lm_weight else _read_places(pooling, batch)
+        states = transformer.apply(
             settings, params, batch, adapter=adapter, dropout_key=key, below=below,
-            kept_share=hparams.get("kept_share"),
+            kept_share=hparams.get("kept_share"), read_BM=read_BM,
         )  # fmt: skip
-        logits_BMC = _classify(pooling, params, states_BLD, batch)
+        read = read_BM is not None
+        logits_BMC = _classify(pooling, params, states, batch, read=read)
         nats, weight = classification_loss(
             logits_BMC, batch["labels_BM"], batch["weights_BM"],
             hparams["label_smoothing"] if regularize.label_smoothing else None,
         )  # fmt: skip
         if regularize.lm_weight:
             targets_BL = extra.next_words(batch["tokens_BL"], batch["segments_BL"])
-            nats_a_word = _mean_nats(params, states_BLD, targets_BL)
+            nats_a_word = _mean_nats(params, states, targets_BL)
             nats += hparams["lm_weight"] * weight * nats_a_word
         return logits_BMC, nats, weight
 
