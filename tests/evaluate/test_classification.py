@@ -97,15 +97,3 @@ def test_a_validation_record_by_hand():
     }
     one = classification.validation_record(LABELS[1:2], PROBABILITIES[1:2])
     assert (one["loss_se"], one["accuracy"], one["n"]) == (0.0, 1.0, 1)
-
-
-def test_a_full_record_has_every_metric_with_n_and_a_standard_error():
-    record = classification.full_record(np.array([1, 1, 0, 0]), PROBABILITIES)
-    assert set(record) == {"accuracy", "macro_f1", "ece"}
-    se = pytest.approx((0.75 * 0.25 / 4) ** 0.5)
-    assert record["accuracy"] == {"value": 0.75, "n": 4, "se": se}
-    # 2 TP / (2 TP + FP + FN): 4 / (4 + 1 + 0) and 2 / (2 + 0 + 1)
-    assert record["macro_f1"]["value"] == pytest.approx((4 / 5 + 2 / 3) / 2)
-    # each alone in its bin, this far from being right: .5, .2, .1, 0
-    assert record["ece"]["value"] == pytest.approx((0.5 + 0.2 + 0.1 + 0.0) / 4)
-    assert all(one["se"] > 0 and one["n"] == 4 for one in record.values())

@@ -134,3 +134,18 @@ def test_refuses_what_is_not_there():
         classification.negative_log_likelihood(np.array([2]), np.array([[0.5, 0.5]]))
     with pytest.raises(ValueError, match="bins"):
         classification.reliability_bins(np.array([0]), np.array([[1.0, 0.0]]), bins=0)
+
+
+def test_a_full_record_has_every_metric_with_n_and_a_standard_error():
+    probabilities_IC = np.array([[0.5, 0.5], [0.2, 0.8], [0.9, 0.1], [1.0, 0.0]])
+    record = classification.full_record(np.array([1, 1, 0, 0]), probabilities_IC)
+    assert set(record) == {"accuracy", "macro_f1", "ece", "nll_nats"}
+    se = pytest.approx((0.75 * 0.25 / 4) ** 0.5)
+    assert record["accuracy"] == {"value": 0.75, "n": 4, "se": se}
+    # 2 TP / (2 TP + FP + FN): 4 / (4 + 1 + 0) and 2 / (2 + 0 + 1)
+    assert record["macro_f1"]["value"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+    # each alone in its bin, this far from being right: .5, .2, .1, 0
+    assert record["ece"]["value"] == pytest.approx((0.5 + 0.2 + 0.1 + 0.0) / 4)
+    nats = -np.log([0.5, 0.8, 0.9, 1.0])
+    assert record["nll_nats"]["value"] == pytest.approx(nats.mean())
+    assert all(one["se"] > 0 and one["n"] == 4 for one in record.values())

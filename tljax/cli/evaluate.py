@@ -45,7 +45,7 @@ def run(argv: Sequence[str]) -> None:
     classifier = Classifier(Path(given["run"]), dtype=given.get("dtype"))
     labels_I = number_labels([row.label for row in rows], classifier.classes, path)
     probabilities_IC = classifier.probabilities([row.text for row in rows])
-    from tljax.evaluate.classification import full_record
+    from tljax.metrics.classification import full_record
 
     for line in number_lines(full_record(labels_I, probabilities_IC)):
         print(line)

@@ -30,6 +30,7 @@ from tljax.cli.members import (
 from tljax.data.labelled import LabelledSet
 from tljax.data.packing import padding_share
 from tljax.evaluate import classification
+from tljax.metrics.classification import full_record
 from tljax.model.product import product_dtype
 from tljax.settings import (
     InputError,
@@ -267,7 +268,7 @@ def _finish(
             probabilities_IC = np.full(shape, 1 / len(crew.data.classes))
         else:
             probabilities_IC = scored[name]
-        results[name] = classification.full_record(labelled.labels, probabilities_IC)
+        results[name] = full_record(labelled.labels, probabilities_IC)
         write_predictions(
             one.folder / "predictions" / f"{name}.jsonl", labelled, probabilities_IC
         )

@@ -208,7 +208,7 @@ class _Judge:
         return {name: self._scored(params, name) for name in self.sets}
 
     def _scored(self, params, name):
-        from tljax.evaluate.classification import full_record
+        from tljax.metrics.classification import full_record
 
         labelled = self.sets[name]
         probabilities_IC = self._scorer.probabilities(

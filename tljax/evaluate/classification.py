@@ -158,17 +158,3 @@ def validation_record(labels_I: np.ndarray, probabilities_IC: np.ndarray) -> dic
         "accuracy": right.value,
         "n": loss.n,
     }
-
-
-def full_record(labels_I: np.ndarray, probabilities_IC: np.ndarray) -> dict:
-    """accuracy, macro_f1 and ece, each {"value", "n", "se"}."""
-    predictions_I = probabilities_IC.argmax(axis=1)
-    measured = {
-        "accuracy": metrics.accuracy(labels_I, predictions_I),
-        "macro_f1": metrics.macro_f1(labels_I, predictions_I),
-        "ece": metrics.expected_calibration_error(labels_I, probabilities_IC),
-    }
-    return {
-        name: {"value": one.value, "n": one.n, "se": one.standard_error}
-        for name, one in measured.items()
-    }

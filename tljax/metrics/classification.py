@@ -128,6 +128,31 @@ def expected_calibration_error(
     return _estimate(influence_I.mean(), influence_I)
 
 
+def full_record(
+    labels_I: np.ndarray, probabilities_IC: np.ndarray
+) -> dict[str, dict[str, float]]:
+    """Every metric of a split, {"accuracy": {"value", "n", "se"}, "macro_f1", ...}.
+
+    Args:
+      labels_I: true classes.
+      probabilities_IC: rows that sum to 1; the predicted class is the most probable.
+
+    Raises:
+      InputError: as for each of the metrics.
+    """
+    predictions_I = probabilities_IC.argmax(axis=1)
+    measured = {
+        "accuracy": accuracy(labels_I, predictions_I),
+        "macro_f1": macro_f1(labels_I, predictions_I),
+        "ece": expected_calibration_error(labels_I, probabilities_IC),
+        "nll_nats": negative_log_likelihood(labels_I, probabilities_IC),
+    }
+    return {
+        name: {"value": one.value, "n": one.n, "se": one.standard_error}
+        for name, one in measured.items()
+    }
+
+
 def reliability_bins(
     labels_I: np.ndarray, probabilities_IC: np.ndarray, *, bins: int = BINS
 ) -> list[Bin]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tljax.metrics import classification
+from tljax.metrics.classification import full_record
 from tljax.report import evidence, provenance, records
 from tljax.report.markup import (
     duration,
@@ -76,21 +76,7 @@ def _scores(folder: Path) -> tuple[dict[str, Any], dict[str, records.Predictions
         if not (folder / "predictions" / f"{split}.jsonl").exists():
             continue
         found = answers[split] = records.load_predictions(folder, split)
-        labels_I, probabilities_IC = found.labels_I, found.probabilities_IC
-        measured = {
-            "accuracy": classification.accuracy(labels_I, found.predictions_I),
-            "macro_f1": classification.macro_f1(labels_I, found.predictions_I),
-            "ece": classification.expected_calibration_error(
-                labels_I, probabilities_IC
-            ),
-            "nll_nats": classification.negative_log_likelihood(
-                labels_I, probabilities_IC
-            ),
-        }
-        numbers[split] = {
-            name: {"value": one.value, "n": one.n, "se": one.standard_error}
-            for name, one in measured.items()
-        }
+        numbers[split] = full_record(found.labels_I, found.probabilities_IC)
     return numbers, answers
 
 

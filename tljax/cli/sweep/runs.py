@@ -17,7 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from tljax.cli.sweep.group import NO_MEMORY
+from tljax.metrics.classification import full_record
 from tljax.settings import SETTINGS_OF_KIND, InputError, from_config, to_dict
 from tljax.sweep import prune
 from tljax.sweep.launch import LaunchError, Outcome
@@ -28,7 +31,7 @@ from tljax.train.record import early_end, final_record, is_finished, read_record
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0  # that a stopped population has to keep what it did
-SMALLER_IS_BETTER = ("ece", "bits_per_byte")
+SMALLER_IS_BETTER = ("ece", "nll_nats", "bits_per_byte")
 
 
 class Runs:
@@ -257,10 +260,6 @@ def metrics_of(kind: str) -> list[str]:
     """What --metric may be, for runs of a kind."""
     if kind == "pretrain":
         return ["bits_per_byte"]
-    import numpy as np
-
-    from tljax.evaluate.classification import full_record  # late: imports JAX
-
     names = full_record(np.array([0, 1]), np.full((2, 2), 0.5))
     return [f"validation/{name}" for name in names]
 
