@@ -376,6 +376,32 @@ def test_next_words_cost_a_product_also_where_a_prompt_moves(from_llama):
     assert worded - plain == 4.0 * embedding.size * 10
 
 
+def test_of_the_top_layer_what_no_token_reads_costs_nothing(from_llama):
+    """6 FLOPs a parameter and token, but in the top layer a row has M tokens, not L."""
+    last, mean, worded = (
+        from_llama(head=HeadSettings(pooling), regularize=regularize)
+        for pooling, regularize in (
+            ("last", RegularizeSettings()),
+            ("mean", RegularizeSettings()),
+            ("last", RegularizeSettings(lm_weight=0.5)),
+        )
+    )
+    crews = [Crew([one]) for one in (last, mean, worded)]
+    read, whole, words = (
+        crew.flops(one, crew.start.first_params(one.settings), tokens=1000)
+        for crew, one in zip(crews, (last, mean, worded), strict=True)
+    )
+    model, data = last.settings.model, crews[0].data
+    head_width = model.head_width or model.width // model.heads
+    queries = model.heads * head_width
+    at_read = 2 * model.width * queries + 3 * model.width * model.mlp_width
+    unread = 1000 * (1 - data.slots / data.row_length)
+    assert 0 < data.slots < data.row_length
+    assert whole - read == pytest.approx(6 * at_read * unread)
+    embedding = crews[2].start.base["embedding"]["tokens"]
+    assert words - whole == pytest.approx(6 * embedding.size * 1000)
+
+
 def test_a_probe_needs_two_items(from_llama):
     one = from_llama(head=HeadSettings("mean", start="probe"))
     crew = Crew([one])

@@ -20,7 +20,7 @@ from tljax.data.labelled import LabelledSet
 from tljax.evaluate import classification
 from tljax.evaluate.features import token_streams
 from tljax.objective import regularize
-from tljax.objective.classification import gather, labelled_loss
+from tljax.objective.classification import gather, labelled_loss, reads_one_token
 from tljax.objective.importance import fisher
 from tljax.settings import FinetuneSettings
 from tljax.train import memory, optimizer, population, sharding, step
@@ -116,9 +116,12 @@ class Crew:
         on = self.settings.regularize
         labelled = tokens * (2 if on.rdrop else 1)
         replayed = tokens / on.replay_every if on.replay else 0
-        own = parts.training_flops(
-            moving, self.start.frozen_above, tokens=labelled + replayed
-        )
+        parameters = moving, self.start.frozen_above
+        own = parts.training_flops(*parameters, tokens=labelled + replayed)
+        if reads_one_token(self.settings.head.pooling, on):
+            unread = labelled * (1 - self.data.slots / self.data.row_length)
+            top = [parts.at_read_tokens(self.settings.model, x) for x in parameters]
+            own -= parts.training_flops(*top, tokens=unread)
         there = "tokens" in moving.get("embedding", {})
         embedding = (moving if there else self.start.base)["embedding"]["tokens"]
         worded = replayed + (labelled if on.lm_weight else 0)

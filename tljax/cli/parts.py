@@ -15,7 +15,13 @@ from tljax.data.tokenizer import Tokenizer
 from tljax.data.tokenizer_training import trained_tokenizer
 from tljax.pretrained.checkpoint import Checkpoint
 from tljax.pretrained.sources import is_uri, open_pretrained
-from tljax.settings import InputError, MeshSettings, TokenizerSettings, from_config
+from tljax.settings import (
+    InputError,
+    MeshSettings,
+    ModelSettings,
+    TokenizerSettings,
+    from_config,
+)
 from tljax.train.record import read_record
 from tljax.transfer.transplant import Entry
 
@@ -200,6 +206,21 @@ def training_flops(moving: dict, frozen: dict, *, tokens: int) -> float:
     """
     moved, kept = (matrix_parameters({"layers": {}, **one}) for one in (moving, frozen))
     return (6.0 * moved + 4.0 * kept) * tokens
+
+
+def at_read_tokens(model: ModelSettings, params: dict) -> dict:
+    """What is applied at the read tokens alone, of a tree of parts of a model.
+
+    All of the top layer but keys and values, as `transformer.apply` has it for read_BM.
+    """
+    layers = {} if model.scan_layers else params.get("layers", {})
+    top = layers.get(str(model.depth - 1), {})
+    attention = {
+        name: one
+        for name, one in top.get("attention", {}).items()
+        if name not in ("key", "value")
+    }
+    return {"layers": {"top": {**top, "attention": attention}}}
 
 
 def data_facts(source: Source, splits: tuple[str, ...]) -> dict:

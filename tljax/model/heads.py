@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from tljax.model.block import read
 from tljax.model.product import product
 
+ONE_TOKEN = ("last", "cls")  # poolings that take one token of each segment
+
 
 def init_classifier(width: int, classes: int, key: jax.Array) -> dict:
     """A linear classifier on pooled states; small weights, no bias towards a class."""
@@ -18,16 +20,11 @@ def init_classifier(width: int, classes: int, key: jax.Array) -> dict:
     }
 
 
-def places(segments_BL: jax.Array, slots: int, pooling: str) -> jax.Array | None:
-    """Where in its row the one token stands that a pooling takes of each segment.
+def places(segments_BL: jax.Array, slots: int, pooling: str) -> jax.Array:
+    """Where in its row the token stands that a pooling of ONE_TOKEN takes, [B, M].
 
-    Args: as for `pool`.
-
-    Returns:
-      int32 [B, M], any place for empty slots; None for a pooling of all tokens.
+    Args: as for `pool`. Of an empty slot it is any place.
     """
-    if pooling not in ("last", "cls"):
-        return None
     member_BML = _members(segments_BL, slots)
     if pooling == "cls":
         return member_BML.argmax(axis=2)
@@ -48,8 +45,8 @@ def pool(
     Returns:
       pooled_BMD in float32; zeros in empty slots.
     """
-    read_BM = places(segments_BL, slots, pooling)
-    if read_BM is not None:
+    if pooling in ONE_TOKEN:
+        read_BM = places(segments_BL, slots, pooling)
         return of_slots(read(states_BLD, read_BM), segments_BL)
     wide_BLD = states_BLD.astype(jnp.float32)
     member_BML = _members(segments_BL, slots)

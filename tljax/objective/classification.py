@@ -35,7 +35,7 @@ def logits(
 
     The arguments are those of `transformer.apply`; params["head"] is the classifier.
     """
-    read_BM = _read_places(pooling, batch)
+    read_BM = _read_places(pooling, UNREGULARIZED, batch)
     states = transformer.apply(
         settings, params, batch, adapter=adapter, dropout_key=dropout_key, below=below,
         read_BM=read_BM,
@@ -43,7 +43,15 @@ def logits(
     return _classify(pooling, params, states, batch, read=read_BM is not None)
 
 
-def _read_places(pooling, batch):
+def reads_one_token(pooling: str, regularize: RegularizeSettings) -> bool:
+    """Whether of each item one token's state is read; lm_weight wants all of them."""
+    return pooling in heads.ONE_TOKEN and not regularize.lm_weight
+
+
+def _read_places(pooling, regularize, batch):
+    """Where these tokens stand, [B, M]; None where all states are read."""
+    if not reads_one_token(pooling, regularize):
+        return None
     slots = batch["labels_BM"].shape[1]
     return heads.places(batch["segments_BL"], slots, pooling)
 
@@ -91,8 +99,7 @@ def labelled_loss(
                 jax.random.fold_in(key, extra.NOISE),
             )  # fmt: skip
             batch = {**batch, "noise_BLD": noise_BLD}
-        # the language-model loss reads every place
-        read_BM = None if regularize.lm_weight else _read_places(pooling, batch)
+        read_BM = _read_places(pooling, regularize, batch)
         states = transformer.apply(
             settings, params, batch, adapter=adapter, dropout_key=key, below=below,
             kept_share=hparams.get("kept_share"), read_BM=read_BM,
