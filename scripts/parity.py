@@ -176,7 +176,7 @@ class Parity:
         from tljax.pretrained.folder import write_adapter_folder
         from tljax.pretrained.peft import peft_adapter
         from tljax.settings import TransferSettings
-        from tljax.transfer.method import compose, split
+        from tljax.transfer.method import compose, prompt_places, split
 
         folder, out = self.work / "checkpoints" / case, self.work / "adapters" / case
         _fresh(out)
@@ -188,20 +188,24 @@ class Parity:
             lambda x: x + random.standard_normal(x.shape, np.float32) * 0.1, moving
         )
         tokens, mask = (np.load(folder / f"{n}.npy") for n in ("tokens", "mask"))
+        places = prompt_places(transfer)  # before every text, of any tokens
+        room = ((0, 0), (places, 0))
         batch = {
-            "tokens_BL": tokens.astype(np.int32),
-            "segments_BL": mask.astype(np.int32),
+            "tokens_BL": np.pad(tokens.astype(np.int32), room),
+            "segments_BL": np.pad(mask.astype(np.int32), room, constant_values=1),
         }
 
         @jax.jit
         def logits(moving, frozen):
             params, adapter = compose(moving, frozen, transfer)
             states = transformer.apply(model.settings, params, batch, adapter=adapter)
-            return transformer.logits_of(params, states)
+            return transformer.logits_of(params, states[:, places:])
 
         ours = np.asarray(logits(moving, frozen))
         family, _ = write_config(model.settings, ours.shape[-1])
-        config, tensors = peft_adapter(moving, family, transfer, base=str(folder))
+        config, tensors = peft_adapter(
+            moving, family, transfer, model=model.settings, base=str(folder)
+        )
         write_adapter_folder(out, config=config, tensors=tensors, model_card="")
         found = self.work / "outputs" / "adapter.npz"
         _run([self.python, "-c", ADAPTER, folder, out, found])
@@ -216,6 +220,8 @@ ADAPTERS = {
     "lora": {"rank": 3, "alpha": 5.0, "scaling": "rank_stabilized"},
     "dora": {"rank": 3, "alpha": 5.0},
     "ia3": {},
+    "prompt": {"prompt_length": 3},
+    "prefix": {"prefix_length": 3},
 }
 ADAPTER = """
 import sys, pathlib, numpy as np, torch
@@ -229,7 +235,7 @@ with torch.no_grad():
     base = model(input_ids=tokens, attention_mask=mask).logits.numpy()
     model = PeftModel.from_pretrained(model, adapter).eval()
     logits = model(input_ids=tokens, attention_mask=mask).logits.numpy()
-np.savez(out, logits=logits, base=base)
+np.savez(out, logits=logits[:, -tokens.shape[1]:], base=base)
 """
 SENTENCES = """
 import sys, pathlib, numpy as np
@@ -332,7 +338,8 @@ def main() -> int:
             parity.gguf_round_trip(case)
         for case in ("llama_plain", "qwen2_plain", "qwen3", "gemma3_text"):
             for method in ADAPTERS:
-                parity.adapter(case, method)
+                if (case, method) != ("gemma3_text", "prefix"):  # windows would hide it
+                    parity.adapter(case, method)
     if given.only != "tiny":
         parity.smollm2()
         parity.minilm()

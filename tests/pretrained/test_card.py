@@ -1,6 +1,6 @@
 """A card says what the records say, and no more."""
 
-from tljax.pretrained.card import model_card
+from tljax.pretrained.card import AdapterOf, model_card
 
 MANIFEST = {
     "parameters": 1234567,
@@ -32,10 +32,16 @@ def test_a_fine_tuned_models_card():
     assert "peft" not in card
     card = model_card(
         name="mine", config=config, manifest=MANIFEST, results=results,
-        adapter_of=("AutoModelForCausalLM", "some/base"),
+        adapter_of=AdapterOf("AutoModelForCausalLM", "some/base"),
     )  # fmt: skip
     assert 'AutoModelForCausalLM.from_pretrained("some/base")' in card
-    assert 'PeftModel.from_pretrained(model, ".")' in card
+    assert 'PeftModel.from_pretrained(model, ".").get_base_model()' in card
+    card = model_card(
+        name="mine", config=config, manifest=MANIFEST, results=results,
+        adapter_of=AdapterOf("AutoModelForCausalLM", "some/base", virtual=True),
+    )  # fmt: skip
+    # the base inside would leave out what stands before a text
+    assert "get_base_model" not in card and "hidden_states[-1][0]" in card
 
 
 def test_an_imported_models_card_refers_to_its_own():

@@ -12,12 +12,14 @@ import numpy as np
 
 from tljax.cli.command import Flag, check_new_folder, read_only_flags
 from tljax.data.folders import whole_folder
+from tljax.pretrained.card import AdapterOf, model_card
 from tljax.settings import InputError, suggestion
 
 DESCRIPTION = """
 Writes a folder that Transformers' from_pretrained takes, or with --format=gguf a file
 for llama.cpp and its kin. A run with an adapter (lora, dora, ia3) is written merged, or
-with --format=peft as an adapter of the model that it began from.
+with --format=peft, as prompt and prefix can be too, as an adapter of the model that it
+began from.
 
   tljax export --run=models/smollm2 --out=exported/smollm2 --format=gguf --stored=Q8_0
   tljax export --run=runs/lora --out=exported/lora
@@ -146,21 +148,24 @@ def _write_adapter(folder: pathlib.Path, out: pathlib.Path) -> None:
     from tljax.pretrained.folder import write_adapter_folder
     from tljax.pretrained.packaged import hub_name
     from tljax.pretrained.peft import peft_adapter
+    from tljax.pretrained.peft_virtual import VIRTUAL
 
     config, _, _ = _records(folder)
-    transfer = transfer_of(str(folder))
-    family, _ = write_config(source_settings(str(folder)), 1)
+    transfer, model = transfer_of(str(folder)), source_settings(str(folder))
+    family, _ = write_config(model, 1)
     base = (config.get("init") or {}).get("source") or ""
     moving = load_own_params(str(folder))
     named = hub_name(base)
-    described, tensors = peft_adapter(moving, family, transfer, base=named)
+    described, tensors = peft_adapter(moving, family, transfer, model=model, base=named)
     writes = described["task_type"] == "CAUSAL_LM"
     loads = "AutoModelForCausalLM" if writes else "AutoModel"
     write_adapter_folder(
         out,
         config=described,
         tensors=tensors,
-        model_card=_card(folder, out.name, adapter_of=(loads, named)),
+        model_card=_card(
+            folder, out.name, AdapterOf(loads, named, transfer.method in VIRTUAL)
+        ),
         classifier=_classifier(folder, config, moving.get("head")),
     )
 
@@ -176,11 +181,7 @@ def _records(folder: pathlib.Path) -> tuple[dict, dict, dict]:
     return config, manifest, final_record(folder) if there else {}
 
 
-def _card(
-    folder: pathlib.Path, name: str, *, adapter_of: tuple[str, str] | None = None
-) -> str:
-    from tljax.pretrained.card import model_card
-
+def _card(folder: pathlib.Path, name: str, adapter_of: AdapterOf | None = None) -> str:
     config, manifest, results = _records(folder)
     return model_card(
         name=name,

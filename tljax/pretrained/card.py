@@ -4,7 +4,22 @@ Everything in it comes from the run's records; what they do not say is unknown.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class AdapterOf(NamedTuple):
+    """What a folder that holds an adapter alone belongs to.
+
+    Attributes:
+      loads: the class of Transformers that loads the base.
+      base: its name.
+      virtual: whether PEFT puts something before each text, which its own model does
+        and the base inside of it does not.
+    """
+
+    loads: str
+    base: str
+    virtual: bool = False
 
 
 def model_card(
@@ -13,7 +28,7 @@ def model_card(
     config: Mapping[str, Any],
     manifest: Mapping[str, Any],
     results: Mapping[str, Any],
-    adapter_of: tuple[str, str] | None = None,
+    adapter_of: AdapterOf | None = None,
 ) -> str:
     """Returns the README.md of an exported model.
 
@@ -22,8 +37,7 @@ def model_card(
       config: the run's config.json.
       manifest: the run's manifest.json.
       results: the run's final record; {} of a model that was only imported.
-      adapter_of: of a folder that holds an adapter alone: the class of Transformers
-        that loads its base, and the base's name.
+      adapter_of: of a folder that holds an adapter alone.
     """
     kind = config.get("kind")
     parts = [
@@ -71,23 +85,28 @@ head = load_file("classifier.safetensors")
 told = json.load(open("classifier.json"))
 batch = tokenizer(["a text"], return_tensors="pt")  # one text: no padding to mask
 with torch.no_grad():
-    states = model(**batch).last_hidden_state[0]
+    states = {states}
 pooled = {{"mean": states.mean(0), "last": states[-1], "cls": states[0],
           "max": states.max(0).values}}[told["pooling"]]
 p = (pooled @ head["kernel"] + head["bias"]).softmax(0)
 print(dict(zip(told["classes"], p.tolist())))
 ```"""
+_STATES = "model(**batch).last_hidden_state[0]"
 _ADAPTER = """from peft import PeftModel
-model = PeftModel.from_pretrained(model, ".").get_base_model().base_model
+model = PeftModel.from_pretrained(model, "."){inside}
 """
+_VIRTUAL_STATES = "model(**batch, output_hidden_states=True).hidden_states[-1][0]"
 
 
-def _classifier_code(adapter_of: tuple[str, str] | None) -> str:
+def _classifier_code(adapter_of: AdapterOf | None) -> str:
     """How the classifier is applied to the states of the model beside it."""
-    kind, base = adapter_of or ("AutoModel", ".")
+    kind, base, virtual = adapter_of or AdapterOf("AutoModel", ".")
+    inside = "" if virtual else ".get_base_model().base_model"
     code = _CLASSIFIER.format(
-        kind=kind, base=base, adapter=_ADAPTER if adapter_of else ""
-    )
+        kind=kind, base=base,
+        adapter=_ADAPTER.format(inside=inside) if adapter_of else "",
+        states=_VIRTUAL_STATES if virtual else _STATES,
+    )  # fmt: skip
     told = "In this folder, with PyTorch and Transformers"
     return f"{told}:\n\n{code}"
 

@@ -3,6 +3,7 @@
 ours  layers/0/attention/query/{a [in, R], b [R, out], magnitude [out]}; .../key/ia3
 PEFT  base_model.model.model.layers.0.self_attn.q_proj.lora_{A [R, in], B [out, R]},
       .lora_magnitude_vector [out]; .k_proj.ia3_l [out, 1], .down_proj.ia3_l [1, in]
+What stands before a text, of prompt and prefix: `peft_virtual`.
 """
 
 from collections.abc import Mapping
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from tljax.pretrained.families import Family
+from tljax.pretrained.peft_virtual import VIRTUAL, virtual_tokens
 from tljax.pretrained.tree import place_of
-from tljax.settings import InputError, TransferSettings
+from tljax.settings import InputError, ModelSettings, TransferSettings
 from tljax.transfer.method import METHODS
 from tljax.transfer.scaling import of_inputs
 from tljax.transfer.transplant import flat
@@ -23,7 +25,7 @@ _NAMES = {
     "magnitude": "lora_magnitude_vector",
     "ia3": "ia3_l",
 }
-_METHODS = ("lora", "dora", "ia3")
+_METHODS = ("lora", "dora", "ia3", *VIRTUAL)
 
 
 def peft_adapter(
@@ -31,6 +33,7 @@ def peft_adapter(
     family: Family,
     settings: TransferSettings,
     *,
+    model: ModelSettings,
     base: str,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The adapter's config and tensors.
@@ -39,11 +42,12 @@ def peft_adapter(
       moving: what a run of such a method moves.
       family: of the base.
       settings: of the run.
+      model: the base's sizes and positions.
       base: name of the base, for adapter_config.json.
 
     Raises:
-      InputError: a method that PEFT has no format for, or a matrix that is fused with
-        others.
+      InputError: a method that PEFT has no format for, a matrix that is fused with
+        others, or a prefix that PEFT would compute otherwise.
     """
     if settings.method not in _METHODS:
         raise InputError(
@@ -52,6 +56,14 @@ def peft_adapter(
             " export it as safetensors"
         )
     writes = "LM" in family.architecture  # else PEFT is given the bare encoder
+    shared = {
+        "task_type": "CAUSAL_LM" if writes else "FEATURE_EXTRACTION",
+        "base_model_name_or_path": base,
+        "inference_mode": True,
+    }
+    if settings.method in VIRTUAL:
+        described, tensors = virtual_tokens(flat(moving), settings, model)
+        return shared | described, tensors
     prefix = family.prefix if writes else ""
     tensors, modules = {}, {}
     for path, leaf in flat(moving).items():
@@ -69,13 +81,7 @@ def peft_adapter(
         module = prefix + where.name.removesuffix(".weight")
         tensors[f"base_model.model.{module}.{_NAMES[name]}"] = _theirs(leaf, path)
         modules[module] = place
-    shared = {
-        "task_type": "CAUSAL_LM" if writes else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": base,
-        "target_modules": sorted(modules),
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-    }
+    shared |= {"target_modules": sorted(modules), "fan_in_fan_out": False}
     own = _scaling if settings.method == "ia3" else _low_rank
     return shared | own(settings, modules), tensors
 
