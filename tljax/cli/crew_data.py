@@ -10,7 +10,6 @@ import numpy as np
 from tljax.cli import parts
 from tljax.cli.members import Member
 from tljax.data import batches
-from tljax.data.corpus import training_iterator
 from tljax.data.labelled import LabelledSet, load_labelled, nested_subset
 from tljax.data.sources import open_source
 from tljax.data.token_store import open_token_store
@@ -131,6 +130,8 @@ class CrewData:
 
     def _open_text(self) -> dict[str, np.ndarray]:
         """Rows of other text, for all members: as many as the longest draws from."""
+        from tljax.data.corpus import training_iterator  # late: Grain takes a second
+
         settings = self.settings.regularize
         source = open_source(settings.replay_source)
         self.facts |= parts.data_facts(source, ("train",))

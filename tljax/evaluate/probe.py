@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 RIDGES = tuple(10.0**power for power in np.arange(-2, 2.6, 0.5))  # x mean of s^2
 
@@ -131,6 +130,8 @@ def _left_out(u_IR, s_R, pulled_RC, y_IC, intercept_C, ridge) -> np.ndarray:
 
 def _temperature(scores_IC: np.ndarray, labels_I: np.ndarray) -> float:
     """The temperature of least log-loss, in [.01, 100]."""
+    from scipy.optimize import minimize_scalar  # late: takes half a second
+
     found = minimize_scalar(
         lambda log: _nats(scores_IC / np.exp(log), labels_I),
         bounds=(np.log(0.01), np.log(100.0)),

@@ -5,8 +5,10 @@ plan -> points -> groups (-> shown: what trains together) -> work_through -> tri
 
 import collections
 import dataclasses
+import importlib
 import itertools
 import pathlib
+import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,11 +18,8 @@ from tljax.cli.sweep import Plan
 from tljax.cli.sweep.estimate import Estimate, estimate
 from tljax.cli.sweep.runs import Runs, value_of
 from tljax.cli.sweep.table import SweepTable, counted, point_text
-from tljax.report.export_trials import export_trials
-from tljax.report.hparams import write_hparams
 from tljax.report.statistics import student_interval
 from tljax.report.sweep_best import best_trials
-from tljax.report.sweep_page import write_sweep_report
 from tljax.settings import InputError
 from tljax.sweep.launch import work_through
 from tljax.sweep.search import points as draw
@@ -94,6 +93,7 @@ def work(
     """
     runs = runs_of(plan, folder)
     laid = show(plan, runs)
+    _read_ahead()
     # of a journal: a worker that was killed while it wrote leaves its lock
     (folder / "journal.log.lock").unlink(missing_ok=True)
     storage = plan.storage or str(folder / "journal.log")
@@ -105,12 +105,30 @@ def work(
     _keep(folder, trials)
     if final:
         _score_winner(plan, runs, trials, folder)
+    from tljax.report.export_trials import export_trials  # late: see _read_ahead
+    from tljax.report.hparams import write_hparams
+    from tljax.report.sweep_page import write_sweep_report
+
     for line in write_sweep_report(folder)["sentences"]:
         print(line)
     print(f"report: {folder / 'report.html'}")
     write_hparams(folder)
     if export:
         print(f"trials: {export_trials(folder, export)}")
+
+
+def _read_ahead() -> None:
+    """While populations train, what the report is made with is imported: seconds."""
+
+    def read() -> None:
+        for name in (
+            "tljax.report.sweep_page",
+            "tljax.report.hparams",
+            "sklearn.ensemble",
+        ):
+            importlib.import_module(name)
+
+    threading.Thread(target=read, daemon=True).start()
 
 
 def _train(plan: Plan, study: Study, runs: Runs, laid: Laid) -> None:
