@@ -31,6 +31,7 @@ def test_the_test_split_gives_the_runs_final_record(
         "accuracy",
         "macro-F1",
         "ECE",
+        "log-likelihood loss (nats)",
     ]
     for line, one in zip(lines, final.values(), strict=True):
         value, _, error, *count = line.split()[-6:]
