@@ -80,14 +80,17 @@ def test_a_mesh_finds_the_cores_of_a_cpu_as_devices():
 
 
 def test_a_lone_cpu_takes_its_temporary_memory_from_the_kernel_once():
-    """A program's 64 MiB are 16,384 small pages, 32 huge ones."""
+    """A program's 32 MiB are 8,192 small pages, 16 huge ones.
+
+    Of most calls: on a busy machine some call finds its place taken.
+    """
     call = (
         "import resource, jax, jax.numpy as jnp; from tljax.cli import parts;"
         "parts.prepare_devices();"
-        "x = jnp.ones((2**12, 2**12)); f = jax.jit(lambda x: jnp.sort(x).sum());"
-        "[f(x).block_until_ready() for _ in range(3)];"
+        "x = jnp.ones((2**11, 2**12)); f = jax.jit(lambda x: jnp.sort(x).sum());"
         "count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
-        "before = count(); f(x).block_until_ready(); print(count() - before)"
+        "counts = [(f(x).block_until_ready(), count())[1] for _ in range(8)];"
+        "print(*(now - before for before, now in zip(counts[2:], counts[3:])))"
     )
     done = subprocess.run(
         [sys.executable, "-c", call],
@@ -95,4 +98,5 @@ def test_a_lone_cpu_takes_its_temporary_memory_from_the_kernel_once():
         capture_output=True,
         check=True,
     )
-    assert int(done.stdout) < 1000
+    faults = sorted(map(int, done.stdout.split()))
+    assert len(faults) == 5 and faults[2] < 1000
