@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -116,6 +117,21 @@ def test_one_that_diverges_fails_alone(finetune_arguments, tmp_path):
     assert "not finite" in found[2]["reason"]
     assert (tmp_path / "trials.parquet").stat().st_size
     assert "not finite" in (folder / "report.html").read_text()
+
+
+def test_memory_out_halves_a_population_and_fails_those_that_do_not_fit_alone(
+    finetune_arguments, tmp_path
+):
+    """Processes that may have 4 GiB; a wide model wants 6 to train."""
+    folder, gib = tmp_path / "sweep", 2**30
+    overs = ["--over=model.width=4096,16", "--over=optim.lr_peak=1e-3,1e-2"]
+    sizes = ["--config.model.depth=2", "--config.model.mlp_width=16384"]
+    sweep = start([*finetune_arguments, *sizes, *overs, "--search=grid"], folder)
+    resource.prlimit(sweep.pid, resource.RLIMIT_AS, (4 * gib, 4 * gib))
+    assert sweep.wait(120) == 0
+    assert [one["state"] for one in rows(folder)] == ["failed"] * 2 + ["complete"] * 2
+    assert {one["reason"] for one in rows(folder)[:2]} == {"memory was out"}
+    assert "two halves" in folder.with_suffix(".err").read_text()
 
 
 def test_a_population_goes_on_from_what_earlier_ones_have_reached(
