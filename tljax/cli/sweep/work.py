@@ -5,11 +5,12 @@ plan -> points -> groups (-> shown: what trains together) -> work_through -> tri
 
 import collections
 import dataclasses
+import functools
 import importlib
 import itertools
 import pathlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -93,7 +94,6 @@ def work(
     """
     runs = runs_of(plan, folder)
     laid = show(plan, runs)
-    _read_ahead()
     # of a journal: a worker that was killed while it wrote leaves its lock
     (folder / "journal.log.lock").unlink(missing_ok=True)
     storage = plan.storage or str(folder / "journal.log")
@@ -117,8 +117,12 @@ def work(
         print(f"trials: {export_trials(folder, export)}")
 
 
+@functools.cache
 def _read_ahead() -> None:
-    """While populations train, what the report is made with is imported: seconds."""
+    """While populations train, what the report is made with is imported: seconds.
+
+    Not sooner: every write to the study would wait for the thread that imports.
+    """
 
     def read() -> None:
         for name in (
@@ -145,8 +149,13 @@ def _train(plan: Plan, study: Study, runs: Runs, laid: Laid) -> None:
                 table.show(trials)
                 _keep(runs.folder, trials)
 
+        def launch(trials: Sequence[Trial]) -> Iterator[None]:
+            for _ in runs.launch(trials):
+                _read_ahead()
+                yield
+
         work_through(
-            study, launch=runs.launch, outcome=runs.outcome, tell=tell, say=table.say,
+            study, launch=launch, outcome=runs.outcome, tell=tell, say=table.say,
             more=lambda: _ask(plan, study, runs) if plan.search == "tpe" else (),
         )  # fmt: skip
         table.show(study.trials(), last=True)
