@@ -107,11 +107,14 @@ def test_killed_and_called_again_it_ends_as_if_never_killed(
     )
 
 
-def test_one_that_diverges_fails_alone(finetune_arguments, tmp_path):
+def test_one_that_diverges_fails_alone(finetune_arguments, language_run, tmp_path):
+    """The others go on, on two devices, which a process has to ask for by itself."""
     folder = tmp_path / "sweep"
+    adapted = [f"--config.init.source={language_run}", "--config.transfer.method=lora"]
     overs = ["--over=optim.lr_peak=1e-3,1e-2,1e38", "--search=grid"]
     files = [f"--export={tmp_path / 'trials.parquet'}", "--config.epochs=4"]
-    assert start([*finetune_arguments, *overs, *files], folder).wait(120) == 0
+    given = [*finetune_arguments, *adapted, "--config.mesh.run=2", *overs, *files]
+    assert start(given, folder).wait(120) == 0
     found = rows(folder)
     assert [one["state"] for one in found] == ["complete", "complete", "failed"]
     assert "not finite" in found[2]["reason"]

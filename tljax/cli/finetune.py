@@ -79,10 +79,10 @@ def finetune(
     Raises:
       InputError: something given cannot be used; nothing is overwritten.
     """
+    parts.prepare_devices(members[0].settings.mesh)  # first: checks trace programs
     for one in members:
         check(one.settings)
     check_shared(members)
-    parts.prepare_devices(members[0].settings.mesh)
     _check_mesh(members)
     ended = {
         one.folder: open_run(one.folder, to_dict(one.settings), "finetune")
