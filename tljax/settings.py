@@ -256,7 +256,12 @@ class OptimSettings:
     )
 
     def check(self, where: str) -> None:
-        """Refuses a cooldown that the schedule would not read."""
+        """Refuses a rate that stays zero, and a cooldown that is not read."""
+        if self.name == "muon" and not self.lr_muon:
+            raise InputError(
+                f"{where}.name='muon' moves the layers' matrices at {where}.lr_muon,"
+                " which is 0: set it, e.g. to 0.02"
+            )
         if self.schedule != "trapezoid" and self.cooldown:
             raise InputError(
                 f"{where}.cooldown={self.cooldown} is read by"

@@ -25,7 +25,7 @@ RATE = 1e9
 def machine(monkeypatch):
     """A machine of a known rate and much memory."""
     monkeypatch.setattr(sweep_estimate.ceiling, "rate", lambda side, dtype: RATE)
-    monkeypatch.setattr(memory, "free_bytes", lambda: 1e12)
+    monkeypatch.setattr(memory, "free_bytes", lambda devices=1: 1e12)
 
 
 @pytest.fixture
@@ -94,10 +94,12 @@ def test_memory_is_of_the_members_that_train_at_a_time(members, monkeypatch):
     needed = one - sweep_estimate.PROCESS_BYTES
     side_by_side = estimate(members(5), together=True).bytes
     assert side_by_side == pytest.approx(one + 4 * needed)
-    monkeypatch.setattr(memory, "free_bytes", lambda: 2.5 * needed / memory.USED)
+    monkeypatch.setattr(
+        memory, "free_bytes", lambda devices=1: 2.5 * needed / memory.USED
+    )
     fit = estimate(members(5), together=True).bytes
     assert fit == pytest.approx(one + 1.5 * needed)
-    monkeypatch.setattr(memory, "free_bytes", lambda: 1e12)
+    monkeypatch.setattr(memory, "free_bytes", lambda devices=1: 1e12)
     monkeypatch.setattr(population, "choose_mode", lambda members: "vmap")
     assert estimate(members(5)).bytes > side_by_side  # and their activations
 

@@ -66,6 +66,12 @@ def test_less_than_one_item_is_no_training(member):
         ({"mixout": 0.5}, {"transfer": TransferSettings("head")}, "'head' the weights"),
         ({"mixout": 0.5}, {"transfer": TransferSettings("full", 2)}, "every layer is"),
         ({"mixout": 0.5}, {"transfer": TransferSettings("norms")}, "moves none; leave"),
+        (
+            {"mixout": 0.5},
+            {"transfer": TransferSettings("rule", targets=r".*norm/scale")},
+            "moves none; leave",
+        ),
+        ({"replay": 1.0}, {"transfer": TransferSettings("prompt")}, "taken for words"),
         ({"rdrop": 1.0}, {}, "rdrop=1.0: both passes would be one"),
         ({"neftune": 5.0}, {"transfer": TransferSettings("full", 1)}, "tokens' place"),
         (
@@ -359,10 +365,10 @@ def test_layers_drawn_anew_have_no_importance(member):
         finetune.check(one.settings)
 
 
-def test_next_words_cost_a_product_also_where_a_prompt_moves(from_llama):
+def test_next_words_cost_a_product_also_where_a_prefix_moves(from_llama):
     one, more = (
         from_llama(
-            transfer=TransferSettings(method="prompt", prompt_length=4),
+            transfer=TransferSettings(method="prefix", prefix_length=4),
             regularize=RegularizeSettings(lm_weight=weight),
         )
         for weight in (0.0, 0.5)
@@ -427,6 +433,40 @@ def test_a_run_that_is_not_finite_ends_alone(member, tmp_path, capsys):
     with pytest.raises(InputError, match="wild ended after .* no parameters"):
         load_params_of(str(wild.folder))
     finetune.finetune([wild, member], populations=tmp_path / "populations")  # ended
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_a_run_whose_output_is_no_number_ends_alone(
+    member, tmp_path, monkeypatch, name
+):
+    """Its loss was finite; only a split that is scored tells."""
+    wild = dataclasses.replace(member, folder=tmp_path / "wild")
+    probabilities = Crew.probabilities
+
+    def overflown(crew, group, params, split, mode, due):
+        found = probabilities(crew, group, params, split, mode, due)
+        return [
+            np.full_like(one, np.nan)
+            if split == name and group[i].folder == wild.folder
+            else one
+            for i, one in zip(due, found, strict=True)
+        ]
+
+    monkeypatch.setattr(Crew, "probabilities", overflown)
+    finetune.finetune([wild, member], populations=tmp_path / "populations")
+    final = final_record(wild.folder)
+    assert final["stopped"]["reason"] == "not finite" and final["params_sha256"] is None
+    assert "stopped" not in final_record(member.folder)
+
+
+def test_other_text_is_the_same_whatever_the_companions(member, reviews, tmp_path):
+    on = RegularizeSettings(replay=0.5, replay_source=f"csv:{reviews}?text=review")
+    one = changed(member, init=InitSettings(""), regularize=on)
+    longer = dataclasses.replace(
+        changed(one, epochs=50 * one.settings.epochs), folder=tmp_path / "longer"
+    )
+    alone, beside = (Crew(members).data.text for members in ([one], [one, longer]))
+    jax.tree.map(np.testing.assert_array_equal, alone, beside)
 
 
 def test_a_run_that_lost_patience_says_where(member, tmp_path):
@@ -503,15 +543,15 @@ def test_a_population_too_large_for_memory_is_split_the_same_when_resumed(
         monkeypatch.setattr(finetune, "_train_group", train)
 
     folder = tmp_path / "populations"
-    monkeypatch.setattr(memory, "free_bytes", lambda: needed)
+    monkeypatch.setattr(memory, "free_bytes", lambda devices=1: needed)
     with pytest.raises(InputError, match="a run needs .* beside the model"):
         finetune.finetune(three, populations=folder)
     assert not folder.exists()
-    monkeypatch.setattr(memory, "free_bytes", lambda: 2.5 * needed)
+    monkeypatch.setattr(memory, "free_bytes", lambda devices=1: 2.5 * needed)
     killed_at(2)
     with pytest.raises(KeyboardInterrupt):
         finetune.finetune(three, populations=folder)
-    monkeypatch.setattr(memory, "free_bytes", lambda: 100 * needed)
+    monkeypatch.setattr(memory, "free_bytes", lambda devices=1: 100 * needed)
     killed_at(None)
     finetune.finetune(three, populations=folder)
     assert trained == [["s0", "s1"], ["s2"]] * 2

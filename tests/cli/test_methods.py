@@ -7,21 +7,43 @@ import pytest
 
 from tljax.cli.keys import override
 from tljax.cli.main import main
-from tljax.cli.methods import markdown_table
-from tljax.settings import FinetuneSettings, TransferSettings, from_config
+from tljax.cli.methods import markdown_tables
+from tljax.settings import (
+    FinetuneSettings,
+    PretrainSettings,
+    TransferSettings,
+    from_config,
+)
+from tljax.transfer.beside import BESIDE
 from tljax.transfer.method import METHODS
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "methods.md"
 
 
-def test_the_documentation_is_the_table():
-    assert markdown_table() in DOCS.read_text("utf-8")
+@pytest.mark.parametrize("table", markdown_tables(), ids=["methods", "beside"])
+def test_the_documentation_is_the_table(table):
+    assert table in DOCS.read_text("utf-8")
 
 
 def test_list_names_every_method(capsys):
     assert main(["methods", "list"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in shown if line[2] != " "} == set(METHODS)
+    names = [line.split()[0] for line in shown if line[:2] == "  " != line[2:4]]
+    assert names == [*METHODS, *BESIDE]
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_show_tells_a_key_that_is_there(name, capsys):
+    """With a value that it takes, other than the one that is off."""
+    one = BESIDE[name]
+    assert main(["methods", "show", name]) == 0
+    assert one.key in capsys.readouterr().out
+    key, _, value = one.key.partition("=")
+    if value:
+        kind = PretrainSettings if key.startswith("corpus.") else FinetuneSettings
+        override(kind, config := {}, key, value)
+        group, _, name = key.partition(".")
+        assert config[group][name] is not None
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -51,6 +73,7 @@ def test_show_tells_keys_and_a_command_that_is_no_error(name, capsys):
         (["show"], "takes one name, 0 given"),
         (["list", "lora"], "takes nothing more, 1 given"),
         (["show", "lorra"], "'lorra' is no method; did you mean 'lora'?; there are: f"),
+        (["show", "mixot"], "'mixot' is no method; did you mean 'mixout'?"),
     ],
 )
 def test_what_methods_refuses(words, said, refused):

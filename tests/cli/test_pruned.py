@@ -92,7 +92,7 @@ def test_others_do_not_notice_that_a_trial_ends(members, tmp_path, monkeypatch):
     assert train(mine) == (finals, seen)  # all have ended: what was seen is told again
     # one trial at a time, and stopped in the second: it hears of the first's values
     monkeypatch.setattr(memory, "member_bytes", lambda *_, **__: 100)
-    monkeypatch.setattr(memory, "free_bytes", lambda: 350 / memory.USED)
+    monkeypatch.setattr(memory, "free_bytes", lambda devices=1: 350 / memory.USED)
     broken = members(tmp_path / "broken")
     with monkeypatch.context() as patched:
         stop_at(patched, 5)

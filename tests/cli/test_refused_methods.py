@@ -13,7 +13,7 @@ CASES = {
     ),
     "rank above the sides": (
         {"transfer.method": "lora", "transfer.rank": 500},
-        "transfer.rank=500 is more than the longest side of the chosen matrices; take",
+        "transfer.rank=500 is more than any of the chosen matrices has; take",
     ),
     "unknown method": (
         {"transfer.method": "loraa"},

@@ -99,6 +99,16 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path):
     assert same[0] == same[1]
 
 
+def test_who_goes_on_says_the_last_record_anew(tmp_path):
+    """It was written before the others of its population were stopped."""
+    with record.RunRecord(tmp_path) as records:
+        records.append({"step": 2, "split": "train", "loss_nats": 1.0})
+        records.finish(2, "00")
+        records.cut_back(4)
+        records.finish(2, "00")
+    assert [one.get("final") for one in record.read_metrics(tmp_path)] == [None, True]
+
+
 def test_starting_anew_drops_every_record(tmp_path):
     with record.RunRecord(tmp_path) as records:
         records.append({"step": 1, "split": "train", "loss_nats": 1.0})

@@ -150,7 +150,7 @@ def test_dropout_of_its_inputs_is_the_keys(params):
     ("config", "said"),
     [
         ({"method": "lora", "targets": "layers/x"}, "matches no matrix .*there are, e"),
-        ({"method": "lora", "rank": 10**9}, "rank=10{9} is more .*; take at most 24"),
+        ({"method": "lora", "rank": 10**9}, "rank=10{9} is more .*; take at most 16"),
         ({"frozen_layers": 3}, "frozen_layers=3, but the model has 2 layers"),
         ({"method": "lora", "frozen_layers": 2}, "frozen_layers=2 leaves no layer to"),
         ({"method": "bitfit"}, "the model has none .* take 'norms', 'ia3' or 'lora'"),

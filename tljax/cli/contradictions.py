@@ -30,13 +30,18 @@ def check(settings: FinetuneSettings) -> None:
             " would stay is untrained; give a source or leave config.transfer out"
         )
     if settings.transfer != TransferSettings():
-        _check_transfer(settings.model, settings.transfer)
+        _moving(settings.model, settings.transfer)
         _check_prompt(settings)
     _check_regularize(settings)
     _check_start(settings)
     _check_optim(settings)
     if settings.epochs == 0:
         raise InputError("config.epochs is 0; it must be more than 0")
+    if settings.model.causal and settings.head.pooling == "cls":
+        raise InputError(
+            "config.head.pooling='cls' takes the first token's state, which sees no"
+            " other where config.model.causal=True; take last, mean or max"
+        )
     context = settings.model.context
     if settings.model.positions == "learned" and settings.task.length > context:
         raise InputError(
@@ -53,14 +58,18 @@ def check(settings: FinetuneSettings) -> None:
 
 
 @functools.cache
-def _check_transfer(model: ModelSettings, transfer: TransferSettings) -> None:
-    """Refuses more frozen layers than there are, and targets that match nothing."""
+def _moving(model: ModelSettings, transfer: TransferSettings) -> dict:
+    """The shapes of what moves.
+
+    Raises:
+      InputError: more layers are frozen than there are, or targets match nothing.
+    """
 
     def moving(key):
         params = transformer.init_params(model, 1, key)
         return split({**params, "head": {}}, transfer, key)[0]
 
-    jax.eval_shape(moving, jax.random.key(0))
+    return jax.eval_shape(moving, jax.random.key(0))
 
 
 def _check_prompt(settings: FinetuneSettings) -> None:
@@ -101,18 +110,26 @@ def _check_regularize(settings: FinetuneSettings) -> None:
             )
     if frozen >= model.depth:
         refuse("mixout", "every layer is frozen; leave it out")
-    if transfer.method in ("bitfit", "norms"):
+    if transfer.method != "full" and not _moves_a_matrix(model, transfer):
         refuse(
             "mixout",
             f"it acts on matrices, and config.transfer.method={transfer.method!r}"
             " moves none; leave it out",
         )
-    if frozen >= model.depth or not (model.dropout or transfer.dropout):
+    drawn = model.dropout or transfer.dropout or regularize.mixout or regularize.neftune
+    if frozen >= model.depth or not drawn:
         refuse(
             "rdrop",
             "both passes would be one: no layer that moves has dropout; set"
             " config.model.dropout, e.g. to 0.1",
         )
+    if transfer.method == "prompt":
+        for name in ("lm_weight", "replay"):
+            refuse(
+                name,
+                "the places of config.transfer.method='prompt' would be taken for"
+                " words; leave it out, or take 'prefix'",
+            )
     for name in ("neftune", "lm_weight", "replay"):
         if frozen:
             refuse(
@@ -128,6 +145,11 @@ def _check_regularize(settings: FinetuneSettings) -> None:
                 name,
                 "config.model.tied=False: fine-tuning keeps no output matrix",
             )
+
+
+def _moves_a_matrix(model: ModelSettings, transfer: TransferSettings) -> bool:
+    layers = _moving(model, transfer).get("layers", {})
+    return any(leaf.ndim == 2 for leaf in jax.tree.leaves(layers))
 
 
 def _check_start(settings: FinetuneSettings) -> None:

@@ -129,17 +129,14 @@ class CrewData:
         }
 
     def _open_text(self) -> dict[str, np.ndarray]:
-        """Rows of other text, for all members: as many as the longest draws from."""
+        """Rows of other text: so many whatever the members, for theirs are drawn."""
         from tljax.data.corpus import training_iterator  # late: Grain takes a second
 
         settings = self.settings.regularize
         source = open_source(settings.replay_source)
         self.facts |= parts.data_facts(source, ("train",))
         store = open_token_store(source, "train", self.tokenizer)
-        rows = FISHER_ROWS if settings.ewc else 1
-        if settings.replay:
-            drawn = self.rows * -(-self.longest // settings.replay_every)
-            rows = min(max(drawn, rows), _REPLAY_ROWS)
+        rows = _REPLAY_ROWS if settings.replay else FISHER_ROWS
         batches_of_rows = training_iterator(
             store, batch=rows, length=self.row_length, seed=0
         )

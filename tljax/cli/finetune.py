@@ -125,8 +125,8 @@ def _divide(crew: Crew, members: Sequence[Member], populations, prune) -> Divisi
         return division
     mode, devices = population.choose_mode(len(members)), crew.mesh.shape["run"]
     fit, said = memory.members_together(
-        len(members), needed=crew.member_bytes(mode), free=memory.free_bytes(),
-        devices=devices, block=prune.seeds if prune else 1,
+        len(members), needed=crew.member_bytes(mode), devices=devices,
+        free=memory.free_bytes(devices), block=prune.seeds if prune else 1,
     )  # fmt: skip
     side_by_side = mode == "vmap" or prune is not None
     if side_by_side and said:
@@ -181,7 +181,10 @@ def _train_group(crew, group, mode, populations, progress, prune) -> None:
         found = crew.probabilities(group, state.chosen, "validation", mode, due)
         latest.update(zip(due, found, strict=True))
         return [
-            classification.validation_record(validation.labels, one) for one in found
+            classification.validation_record(validation.labels, one)
+            if np.isfinite(one).all()
+            else None
+            for one in found
         ]
 
     def advance_all(state, until):
@@ -226,6 +229,11 @@ def _train_group(crew, group, mode, populations, progress, prune) -> None:
                 said = crew.probabilities(group, params, name, mode, left)
                 found.update(zip(left, said, strict=True))
         for i, one in enumerate(group):
+            if not all(
+                np.isfinite(found[i]).all() for found in scored.values() if i in found
+            ):
+                stop = {"step": ended["steps"][i], "of_steps": plans[i].steps}
+                ended["stopped"][i] = {**stop, "reason": "not finite"}
             _finish(crew, one, records[i], population.member(params, i, mesh), mode,
                     {name: found.get(i) for name, found in scored.items()},
                     seconds=ended["seconds"] / len(group), steps=ended["steps"][i],

@@ -22,8 +22,9 @@ SWITCHES = ("model.dropout", "regularize.label_smoothing", "regularize.l2_start"
             "regularize.ewc", "transfer.dropout")  # fmt: skip
 MEMBER_KEYS = ("seed", "seeds.subset", "seeds.init", "seeds.order", "epochs",
                "task.n", "optim.lr_peak", "optim.lr_muon", "optim.warmup",
-               "optim.weight_decay", "optim.layer_decay", "optim.lora_plus",
-               "regularize.wise", "transfer.alpha", *SWITCHES)  # fmt: skip
+               "optim.cooldown", "optim.weight_decay", "optim.layer_decay",
+               "optim.lora_plus", "regularize.wise", "transfer.alpha",
+               *SWITCHES)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

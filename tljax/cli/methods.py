@@ -1,20 +1,24 @@
-"""tljax methods list | show NAME: the ways to fine-tune, told from their one table.
+"""tljax methods list | show NAME: the ways to fine-tune, told from their two tables.
 
 METHODS, TransferSettings -> what moves, what it costs, when, and a command to try
+BESIDE                    -> the same of regularisers, schedules and starts
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tljax.cli.command import columns, help_text, read_flags
 from tljax.settings import InputError, TransferSettings, suggestion
+from tljax.transfer.beside import BESIDE, Beside
 
 DESCRIPTION = """
-list        the ways to fine-tune, config.transfer.method: what moves beside the head
+list        the ways to fine-tune, config.transfer.method: what moves beside the head;
+            and what goes with them: regularisers, schedules, starts
 show NAME   its paper, cost, keys with their defaults, and a command to try
 
   tljax methods list
   tljax methods show lora
+  tljax methods show mixout
 """
 USAGE = "tljax methods list | show NAME"
 COLUMNS = {
@@ -23,6 +27,14 @@ COLUMNS = {
     "trainable": lambda one: one.trainable,
     "memory": lambda one: one.memory,
     "speed": lambda one: one.speed,
+    "when": lambda one: one.when,
+}
+COLUMNS_BESIDE = {
+    "name": lambda one: f"`{one.name}`",
+    "key, for example": lambda one: f"`{one.key}`",
+    "what it does": lambda one: one.meaning,
+    "source": lambda one: one.paper,
+    "cost": lambda one: one.cost,
     "when": lambda one: one.when,
 }
 
@@ -48,16 +60,23 @@ def run(argv: Sequence[str]) -> None:
 def _list() -> str:
     from tljax.transfer.method import METHODS
 
-    return columns([(one.name, one.meaning) for one in METHODS.values()])
+    moving, beside = (
+        columns([(one.name, one.meaning) for one in table.values()])
+        for table in (METHODS, BESIDE)
+    )
+    return f"{moving}\n\nbeside any of them:\n{beside}"
 
 
 def _show(name: str) -> str:
     from tljax.transfer.method import METHODS
 
+    if name in BESIDE:
+        return _show_beside(BESIDE[name])
     if name not in METHODS:
+        known = [*METHODS, *BESIDE]
         raise InputError(
-            f"{name!r} is no method{suggestion(name, METHODS)}; there are:"
-            f" {', '.join(METHODS)}"
+            f"{name!r} is no method{suggestion(name, known)}; there are:"
+            f" {', '.join(known)}"
         )
     one = METHODS[name]
     facts = columns(
@@ -72,6 +91,19 @@ def _show(name: str) -> str:
         ]
     )
     return "\n".join([name, facts, "", "keys:", _keys(one.keys), "", *_command(one)])
+
+
+def _show_beside(one: Beside) -> str:
+    facts = columns(
+        [
+            ("does", one.meaning),
+            ("paper", one.paper),
+            ("cost", one.cost),
+            ("when", one.when),
+            ("for example", one.key if " " in one.key else f"--config.{one.key}"),
+        ]
+    )
+    return f"{one.name}\n{facts}"
 
 
 def _keys(names: Sequence[str]) -> str:
@@ -98,10 +130,17 @@ def _command(one) -> list[str]:
     return ["for example:", " \\\n      ".join(lines)]
 
 
-def markdown_table() -> str:
-    """The methods as a table of docs/methods.md, one a row."""
+def markdown_tables() -> tuple[str, str]:
+    """The tables of docs/methods.md: the methods, and what goes with them."""
     from tljax.transfer.method import METHODS
 
-    rows = [[cell(one) for cell in COLUMNS.values()] for one in METHODS.values()]
-    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *rows]
+    return (
+        _markdown(COLUMNS, METHODS.values()),
+        _markdown(COLUMNS_BESIDE, BESIDE.values()),
+    )
+
+
+def _markdown(cells: Mapping[str, Callable], entries: Iterable) -> str:
+    rows = [[cell(one) for cell in cells.values()] for one in entries]
+    lines = [list(cells), ["---"] * len(cells), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -37,7 +37,7 @@ class Work:
       advance: (state, until) -> (state, sums): trains every member up to step
         until[i]; sums hold "nats", "weight" and counts, added up over the steps.
       validate: (state, members) -> for each of those members a dict for its
-        "validation" record; None = never.
+        "validation" record, or None where its output is no number; None = never.
       data_state: () -> JSON-able place of the next batch; None where there is none.
       set_data_state: goes to such a place.
       tokens_per_step: for the progress bar.
@@ -190,11 +190,13 @@ class _Loop:
                 total[name] = total.get(name, 0.0) + float(values[i])
             # a gradient may be the first to go: its parameters must not be kept
             if not math.isfinite(total["nats"] + total["gradient_norm"]):
-                if not self.work.others:
-                    self._stop_on_nan(i)
-                self._stop(i, "not finite")
+                self._lose(i)
 
-    def _stop_on_nan(self, i):
+    def _lose(self, i):
+        """Ends a member that is no number any more; alone, it ends the command."""
+        if self.work.others:
+            self._stop(i, "not finite")
+            return
         self.checkpoints.wait()
         last = self.checkpoints.latest_step()
         kept = "the last checkpoint is kept" if last else "none was kept yet"
@@ -232,6 +234,9 @@ class _Loop:
     def _record_validation(self, due, index):
         results, looks = self.work.validate(self.work.state, due), []
         for i, found in zip(due, results, strict=True):
+            if found is None:
+                self._lose(i)
+                continue
             row = {"step": int(self.done[i]), "split": "validation", **found}
             self.records[i].append({**row, "time_seconds": self._clock()})
             share = (index + 1) / len(self.ends[i])

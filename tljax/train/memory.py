@@ -23,12 +23,12 @@ def tree_bytes(tree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def free_bytes() -> int:
-    """Free on the first device, or, where devices do not say, in the machine."""
+def free_bytes(devices: int = 1) -> int:
+    """Free on each of so many devices; those that do not say share the machine's."""
     told = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in told:
         return told["bytes_limit"] - told["bytes_in_use"]
-    return psutil.virtual_memory().available
+    return psutil.virtual_memory().available // devices
 
 
 def member_bytes(state, chosen: dict, *, keeps_best: bool) -> int:

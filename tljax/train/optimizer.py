@@ -134,14 +134,22 @@ def direction(settings: OptimSettings) -> optax.GradientTransformation:
         )
 
     muon = _stacked_by_shape(
-        optax.contrib.scale_by_muon(
-            beta=0.95,
-            weight_dimension_numbers=lambda tree: jax.tree.map(
-                lambda _: _STACKED, tree
+        optax.chain(
+            optax.contrib.scale_by_muon(
+                beta=0.95,
+                weight_dimension_numbers=lambda tree: jax.tree.map(
+                    lambda _: _STACKED, tree
+                ),
             ),
+            optax.stateless_with_tree_map(lambda stack, _: stack * _wide(stack)),
         )
     )
     return optax.chain(clip, optax.partition({"muon": muon, "adam": adam}, kinds))
+
+
+def _wide(matrices: jax.Array) -> float:
+    """Muon's factor of [n, in, out]: sqrt(max(1, out / in)) (Jordan 2024)."""
+    return max(1.0, matrices.shape[2] / matrices.shape[1]) ** 0.5
 
 
 def _uncorrected(adam: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -192,9 +200,9 @@ def apply_direction(
 ) -> dict:
     """Returns params after one step along the directions.
 
-    Muon's matrices move by lr_muon x sqrt(max(1, out/in)) (Jordan 2024); layer i of N
-    by layer_decay^(N - i) of the head's rate (ULMFiT, section 3.2); LoRA's b by
-    lora_plus x the rate of its a (LoRA+, Hayou et al. 2024).
+    Muon's matrices move at lr_muon; layer i by layer_decay^(N - i) of the head's rate,
+    N - 1 being the highest that moves (ULMFiT, section 3.2); LoRA's b by lora_plus x
+    the rate of its a (LoRA+, Hayou et al. 2024).
 
     A layer whose turn it is not (`unfreeze.turns`) neither moves nor decays. Its
     gradient is computed all the same: it counts for clip_norm, and its moments run on,
@@ -214,7 +222,6 @@ def apply_direction(
         rate = share * hparams["layer_decay"] ** below
         if settings.name == "muon" and _is_muon("/".join(names)):
             rate *= hparams["lr_muon"]
-            ascent = ascent * max(1.0, leaf.shape[1] / leaf.shape[0]) ** 0.5
         else:
             rate *= hparams["lr_peak"]
         if names[0] == "layers" and names[-1] == "b":

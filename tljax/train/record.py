@@ -262,9 +262,17 @@ class RunRecord:
         write_json(self.folder / "manifest.json", facts)
 
     def cut_back(self, step: int) -> None:
-        """Drops every record later than `step` (and a torn line), to go on from it."""
+        """Drops every record later than `step` (and a torn line), to go on from it.
+
+        A last record goes too: it is written again, with those of the members that
+        had none yet when they were stopped.
+        """
         self.close()
-        kept = [r for r in read_metrics(self.folder) if r["step"] <= step]
+        kept = [
+            r
+            for r in read_metrics(self.folder)
+            if r["step"] <= step and not r.get("final")
+        ]
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
         write_text(self.folder / "metrics.jsonl", "".join(lines))
         self._first_step = step + 1

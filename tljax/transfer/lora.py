@@ -91,11 +91,11 @@ def _chosen(above: Leaves, settings) -> dict[str, tuple[int, int]]:
             f" layers that move{suggestion(settings.targets, matrices)}; there are,"
             f" e.g. {some}"
         )
-    longest = max(side for shape in chosen.values() for side in shape)
-    if settings.rank > longest:
+    highest = max(map(min, chosen.values()))
+    if settings.rank > highest:
         raise InputError(
-            f"config.transfer.rank={settings.rank} is more than the longest side of the"
-            f" chosen matrices; take at most {longest}, e.g. 8"
+            f"config.transfer.rank={settings.rank} is more than any of the chosen"
+            f" matrices has; take at most {highest}, e.g. 8"
         )
     return chosen
 

@@ -228,5 +228,5 @@ def _memory(members, moving, frozen, batch, together) -> float:
         batch = {**batch, "frozen": frozen, "hparams": hparams}
         needed += memory.activation_bytes(loss, moving, batch)
     side_by_side = len(members) if mode == "vmap" or together else settings.mesh.run
-    fit = memory.USED * memory.free_bytes() * settings.mesh.run
+    fit = memory.USED * memory.free_bytes(settings.mesh.run) * settings.mesh.run
     return shared + min(side_by_side * needed, max(fit, needed))
