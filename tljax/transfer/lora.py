@@ -112,8 +112,13 @@ def _hook(own: Leaves, weights: Leaves, settings, dropout_key):
 
 
 def _addition(own: Leaves, path: str, x, settings, dropout_key) -> jax.Array:
-    """s x A B, [N, F]; a share of x dropped if there is a key."""
-    a_DR, b_RF = (own[f"{path}/{name}"].astype(x.dtype) for name in "ab")
+    """x (s A) B, [N, F]; a share of x dropped if there is a key.
+
+    The scale stands with A, which is small: with the product it would cost a pass over
+    [N, F], and another backward.
+    """
+    a_DR = (own[f"{path}/a"] * scale_of(settings)).astype(x.dtype)
+    b_RF = own[f"{path}/b"].astype(x.dtype)
     if dropout_key is not None and settings.dropout:
         key = path_key(dropout_key, path)
         kept_share = jnp.float32(1 - settings.dropout)
@@ -122,8 +127,7 @@ def _addition(own: Leaves, path: str, x, settings, dropout_key) -> jax.Array:
         kept = jax.random.bernoulli(key, kept_share, x.shape)
         x = jnp.where(kept, _over(x, kept_share), 0)
     x_ND = x.reshape(-1, x.shape[-1])
-    scale = jnp.asarray(scale_of(settings), x.dtype)
-    return product(product(x_ND, a_DR), b_RF) * scale
+    return product(product(x_ND, a_DR), b_RF)
 
 
 def _over(x, share):
