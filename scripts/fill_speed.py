@@ -1,8 +1,9 @@
-"""Writes the tables of docs/speed.md from the figures kept in docs/measured/.
+"""Writes the tables of docs/speed.md, and the curves, from what docs/measured/ keeps.
 
     python -m scripts.fill_speed
 
-growth.json is of `tljax bench growth`, precision.json of scripts/compare_precision.py.
+growth.json is of `tljax bench growth`, precision.json of scripts/compare_precision.py;
+growth.html has the log-log figures.
 """
 
 import pathlib
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from tljax.report import growth
-from tljax.train.files import read_json
+from tljax.train.files import read_json, write_text
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 PRECISION = ("stage", "held-out loss, float32", "bfloat16 less float32, paired",
@@ -60,5 +61,8 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
+    measured = DOCS / "measured"
+    page = growth.build_growth_page(read_json(measured / "growth.json"))
+    write_text(measured / "growth.html", page)
     document = DOCS / "speed.md"
     document.write_text(filled(document.read_text("utf-8")), "utf-8")

@@ -137,6 +137,16 @@ def test_memory_out_halves_a_population_and_fails_those_that_do_not_fit_alone(
     assert "two halves" in folder.with_suffix(".err").read_text()
 
 
+def test_a_population_of_which_another_worker_took_trials_is_forgotten(tmp_path):
+    runs = Runs(tmp_path, {}, seeds=1, metric="validation/accuracy", overridden=())
+    stopped = tmp_path / "groups" / "0000x3.json"
+    stopped.parent.mkdir()
+    stopped.write_text(json.dumps({"trials": [[0, {}], [1, {}], [2, {}]]}))
+    assert runs._started_as([0, 1, 2]) == "0000x3"
+    assert runs._started_as([0, 2]) == "0000x2"
+    assert not stopped.exists()
+
+
 def test_a_population_goes_on_from_what_earlier_ones_have_reached(
     finetune_arguments, tmp_path
 ):

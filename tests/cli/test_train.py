@@ -190,10 +190,6 @@ def test_bad_input_of_pretraining_is_one_line_and_leaves_no_folder(
         (["--config.task.n=1000"], "only 28 labelled training items"),
         (["--config.init.source=nowhere"], "nowhere is not a folder"),
         (["--config.mesh.tensor=2"], "tensor=2; a fine-tuning run is trained on one"),
-        (
-            ["--config.mesh.run=2"],
-            "there is only one run to train; set it to at most 1",
-        ),
         (["--config.epochs=0"], "config.epochs is 0; it must be more than 0"),
         (
             ["--config.record.choose=best", "--config.record.validations=0"],

@@ -79,7 +79,7 @@ def test_what_cannot_be_compared_is_refused():
         ({"optim.lr_peak": 1.6e-5}, {}),  # 7 %
         ({"optim.lr_peak": 8e-3}, {"optim.lr_peak": "upper"}),
         ({"transfer.rank": 16}, {"transfer.rank": "upper"}),
-        ({"transfer.rank": 1}, {"transfer.rank": "lower"}),
+        ({"transfer.rank": 1}, {}),  # no rank below 1
         ({"optim.weight_decay": 0.1}, {"optim.weight_decay": "upper"}),
         ({"optim.weight_decay": 0}, {}),  # nothing below 0
         ({"optim.weight_decay": 0.01}, {}),
@@ -93,16 +93,31 @@ def test_edges(sweep, params, found):
 @pytest.mark.parametrize(
     ("choices", "found"),
     [
-        ([3, 2, 1], {"k": "lower"}),
-        ([1, 3, 2], {}),
-        ([1, 2], {}),
-        ([1, "2", 3], {}),
-        ([1, 1.5, 2], {"k": "lower"}),
+        ([6, 4, 2], {"k": "lower"}),
+        ([2, 6, 4], {"k": "lower"}),
+        ([4, 1, 2], {}),
+        ([0, 1, 2], {"k": "upper"}),
+        ([2, 3], {}),
+        ([2, "3", 4], {}),
+        ([2, 2.5, 4], {"k": "lower"}),
     ],
 )
 def test_edges_of_choices_need_an_order(choices, found):
     one = {"key": "k", "kind": "choice", "choices": choices}
-    assert edges([one], {"k": 1}) == found
+    assert edges([one], {"k": 2}) == found
+
+
+@pytest.mark.parametrize(("low", "found"), [(0.0, {}), (0.005, {"k": "lower"})])
+def test_a_range_that_begins_at_nought_has_no_lower_edge(low, found):
+    one = {"key": "k", "kind": "float", "low": low, "high": 0.3, "log": False}
+    assert edges([one], {"k": 0.01}) == found
+
+
+def test_two_seeds_of_the_same_difference_tell_nothing():
+    ranking = best_trials([trial(0, [0.8, 0.9]), trial(1, [0.7, 0.8])], "maximize")
+    assert ranking.best == 0 and ranking.alike == (1,)
+    rows = [trial(0, [0.8, 0.9, 0.7]), trial(1, [0.7, 0.8, 0.6])]
+    assert best_trials(rows, "maximize").alike == ()
 
 
 def test_scores_come_in_the_order_of_ending():

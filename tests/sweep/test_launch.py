@@ -75,9 +75,7 @@ def test_trials_that_end_while_they_are_looked_at_are_recorded_in_order(study):
 
 def test_a_population_too_large_for_memory_is_split_until_it_fits(study):
     def fails(trials):
-        return (
-            LaunchError("memory was out", divisible=True) if len(trials) > 1 else None
-        )
+        return LaunchError("memory was out") if len(trials) > 1 else None
 
     training = Training(study, fails)
     training.work()
@@ -91,7 +89,7 @@ def test_a_population_too_large_for_memory_is_split_until_it_fits(study):
 def test_one_that_breaks_its_process_fails_alone(study):
     def fails(trials):
         if any(one.number == 3 for one in trials):
-            return LaunchError("its process broke off", divisible=True)
+            return LaunchError("its process broke off")
         return None
 
     Training(study, fails).work()
@@ -99,18 +97,33 @@ def test_one_that_breaks_its_process_fails_alone(study):
     assert study.trials()[3].reason == "its process broke off"
 
 
-def test_a_refused_population_fails_whole_and_the_next_is_trained(study):
-    error = LaunchError("rank is too large", divisible=False)
+def test_one_killed_from_outside_is_trained_once_more(study):
+    kills = iter([True, True, True, False])  # of 3, of 0 and of 0 again; then none
 
     def fails(trials):
-        return error if trials[0].group == 0 else None
+        killed = LaunchError("it was killed", killed=True)
+        alone = [one.number for one in trials] in ([0], [2])
+        return killed if len(trials) > 1 or (alone and next(kills)) else None
 
     training = Training(study, fails)
     training.work()
-    assert training.launched == [[0, 2, 3, 5], [1, 4]]
-    failed = ["failed", "complete", "failed", "failed", "complete", "failed"]
-    assert states(study) == failed
-    assert "rank" in study.trials()[0].reason
+    assert training.launched[:6] == [[0, 2, 3, 5], [0, 2], [0], [0], [2], [2]]
+    assert states(study) == ["failed"] + ["complete"] * 5
+
+
+def test_after_a_stop_the_populations_keep_their_order(study):
+    """The first waiting trial is of the second, but the first has not ended."""
+    ticks = iter(range(100))
+
+    def fails(trials):
+        return KeyboardInterrupt() if next(ticks) == 1 else None
+
+    with pytest.raises(KeyboardInterrupt):
+        Training(study, fails).work()
+    training = Training(study)
+    training.work()
+    assert training.launched == [[2, 3, 5], [1, 4]]
+    assert [one.order for one in study.trials()] == [0, 4, 1, 2, 5, 3]
 
 
 def test_stopped_it_goes_on_with_what_is_left_only(study):

@@ -8,11 +8,18 @@ import subprocess
 import sys
 import time
 
+import optuna
 import pytest
 
 from tljax.settings import InputError
 from tljax.sweep.space import parse_space
-from tljax.sweep.study import LOST_SECONDS, Study, hidden
+from tljax.sweep.study import (
+    LOST_SECONDS,
+    Study,
+    hidden,
+    lost_in_one_line,
+    mend_journal,
+)
 
 SPACE = parse_space(
     ["lr=log(0.001,0.1)", "method=full,lora", "rank=log(1,8) if method=lora"],
@@ -127,6 +134,50 @@ def test_what_a_silent_worker_held_waits_again(opened, monkeypatch):
     second.finish(0, values=[1.0])
     first.finish(0, values=[2.0])  # it was only slow: the first word counts
     assert first.trials()[0].value == 1.0
+
+
+def test_of_two_who_find_a_worker_lost_the_second_leaves_the_firsts_trial(
+    opened, monkeypatch
+):
+    """Between the second's look and its letting go, the first has claimed the trial."""
+    gone, first, second = opened("gone"), opened("a"), opened("b")
+    gone.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
+    gone.claim([0])
+    gone.say_alive()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + LOST_SECONDS + 1)
+    seen = second._numbered()
+    first.reclaim()
+    assert [one.number for one in first.claim([0])] == [0]
+    monkeypatch.setattr(second, "_numbered", lambda: seen)
+    second.reclaim()
+    assert first.trials()[0].state == "running"
+
+
+def test_the_first_worker_that_asks_reads_the_test_split(opened):
+    first, second = opened("a"), opened("b")
+    assert [second.scorer(), first.scorer(), opened("a").scorer()] == ["b"] * 3
+
+
+def test_a_journal_that_was_torn_goes_on(tmp_path):
+    journal = tmp_path / "journal.log"
+    with Study(str(journal), "s", "a", PLAN) as study:
+        study.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + whole[: len(whole) // 3].rpartition(b"\n")[2])
+    (tmp_path / "journal.log.lock").symlink_to("nowhere")
+    mend_journal(journal)
+    assert journal.read_bytes() == whole
+    with Study(str(journal), "s", "a", PLAN) as study:
+        assert len(study.claim([0, 1, 2])) == 3
+    mend_journal(tmp_path / "none.log")
+
+
+def test_a_storage_that_goes_away_is_one_line():
+    said = r"^--storage=postgresql://me:\*\*\*@host/db was lost: gone; call the sweep"
+    url = "postgresql://me:secret@host/db"
+    with pytest.raises(InputError, match=said), lost_in_one_line(url):
+        raise optuna.exceptions.StorageInternalError("gone")
 
 
 def test_another_sweep_of_that_name_is_refused(opened):

@@ -14,7 +14,7 @@ import numpy as np
 from tljax.cli import parts
 from tljax.cli.crew_data import FISHER_ROWS, CrewData
 from tljax.cli.crew_start import CrewStart
-from tljax.cli.members import Member
+from tljax.cli.members import Member, mesh_of
 from tljax.data import batches
 from tljax.data.labelled import LabelledSet
 from tljax.evaluate import classification
@@ -36,7 +36,7 @@ class Crew:
     def __init__(self, members: Sequence[Member]):
         first = members[0].settings
         self.settings = first
-        self.mesh = sharding.make_mesh(first.mesh)
+        self.mesh = sharding.make_mesh(mesh_of(members))
         self.data = CrewData(members)
         self.start = CrewStart(first, self.data)
         self.scorer = classification.Scorer(

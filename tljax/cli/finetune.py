@@ -24,6 +24,7 @@ from tljax.cli.members import (
     forget_checkpoints,
     forget_population,
     identity,
+    mesh_of,
     read_division,
     write_division,
 )
@@ -79,11 +80,11 @@ def finetune(
     Raises:
       InputError: something given cannot be used; nothing is overwritten.
     """
-    parts.prepare_devices(members[0].settings.mesh)  # first: checks trace programs
+    parts.prepare_devices(mesh := mesh_of(members))  # first: checks trace programs
     for one in members:
         check(one.settings)
     check_shared(members)
-    _check_mesh(members)
+    sharding.make_mesh(mesh)
     ended = {
         one.folder: open_run(one.folder, to_dict(one.settings), "finetune")
         for one in members
@@ -134,18 +135,6 @@ def _divide(crew: Crew, members: Sequence[Member], populations, prune) -> Divisi
     division = Division(mode, fit if side_by_side else devices)
     write_division(populations, members, division)
     return division
-
-
-def _check_mesh(members: Sequence[Member]) -> None:
-    """Refuses more devices than there are, or than there are members for."""
-    mesh = members[0].settings.mesh
-    if mesh.run > len(members):
-        runs = f"{len(members)} runs" if len(members) > 1 else "one run"
-        raise InputError(
-            f"config.mesh.run={mesh.run} spreads runs over devices, but there is only"
-            f" {runs} to train; set it to at most {len(members)}"
-        )
-    sharding.make_mesh(mesh)
 
 
 def _tell_of_layer_decay(members: Sequence[Member]) -> None:

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tljax.settings import FinetuneSettings, InputError, to_dict
+from tljax.settings import FinetuneSettings, InputError, MeshSettings, to_dict
 from tljax.train.files import read_json, sha256_of, write_json
 
 # numbers that are traced where they are above 0; 0 is another program
@@ -33,6 +33,12 @@ class Member:
 
     settings: FinetuneSettings
     folder: pathlib.Path
+
+
+def mesh_of(members: Sequence[Member]) -> MeshSettings:
+    """Of a population: no more devices than there are members for."""
+    mesh = members[0].settings.mesh
+    return dataclasses.replace(mesh, run=min(mesh.run, len(members)))
 
 
 @dataclasses.dataclass(frozen=True)

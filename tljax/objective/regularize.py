@@ -82,7 +82,7 @@ def next_words(tokens_BL: jax.Array, segments_BL: jax.Array) -> jax.Array:
 
 
 def drawn_rows(bank: dict[str, jax.Array], rows: int, key: jax.Array) -> dict:
-    """A batch of a bank's rows, with repetition.
+    """A batch of a bank's rows, with repetition: rehearsal (Robins 1995).
 
     Args:
       bank: arrays of K rows.

@@ -29,12 +29,13 @@ def export_trials(folder: Path | str, out: Path | str) -> Path:
         file cannot be written.
     """
     out = Path(out)
-    if out.suffix not in (".csv", ".parquet"):
+    suffix = out.suffix.lower()
+    if suffix not in (".csv", ".parquet"):
         raise InputError(f"{out}: give a file that ends in .csv or .parquet")
-    if out.suffix == ".parquet":
-        _parquet()  # before anything is read
+    if suffix == ".parquet":
+        parquet_library()  # before anything is read
     columns = trial_columns(load_sweep(folder))
-    if out.suffix == ".parquet":
+    if suffix == ".parquet":
         write_bytes(out, lambda file: _write_parquet(columns, file))
     else:
         text = io.StringIO()
@@ -65,7 +66,8 @@ def trial_columns(sweep: Sweep) -> dict[str, list[Any]]:
     return columns
 
 
-def _parquet() -> Any:
+def parquet_library() -> Any:
+    """pyarrow.parquet. Raises: InputError, where it lacks."""
     try:
         from pyarrow import parquet
     except ImportError:
@@ -80,7 +82,7 @@ def _write_parquet(columns: dict[str, list[Any]], file: BinaryIO) -> None:
     import pyarrow
 
     table = pyarrow.table({name: _typed(values) for name, values in columns.items()})
-    _parquet().write_table(table, file)
+    parquet_library().write_table(table, file)
 
 
 def _typed(values: list[Any]) -> list[Any]:

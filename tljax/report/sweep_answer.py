@@ -162,7 +162,7 @@ def _test(sweep: Sweep, ranking: Ranking) -> list[str]:
     notes = []
     if trial != ranking.best:
         notes.append(f"Warning: that is not the best of now, trial {ranking.best}.")
-    if not final.get("repeated_exactly", True):
+    if final.get("repeated_exactly") is False:
         notes.append("Warning: its runs, repeated for the test, were not the same.")
     return [f"{told}.", *notes]
 

@@ -18,6 +18,7 @@ from tljax.report.statistics import Interval, student_interval
 from tljax.report.sweep_records import Trial, is_complete, place_of
 
 MOST_EXPECTED = 1_000  # trials; beyond, the ways to choose k of them leave float64
+_NO_WIDTH = 1e-9
 EDGE = 0.05  # of a range, on its own scale, that counts as its edge
 
 
@@ -46,11 +47,15 @@ class Ranking:
 
     @property
     def alike(self) -> tuple[int, ...]:
-        """The others that cannot be told apart from the best, best first."""
+        """The others that cannot be told apart from the best, best first.
+
+        Two seeds' differences that happen to be the same tell nothing of their spread.
+        """
+        width = _NO_WIDTH if self.seeds < 3 else 0.0
         return tuple(
             number
             for number, gap in self.differences.items()
-            if gap.low <= 0 <= gap.high
+            if gap.low <= 0 <= gap.high or gap.high - gap.low < width
         )
 
 
@@ -97,9 +102,9 @@ def edges(
 ) -> dict[str, str]:
     """Where a point lies on the edge of the space: key -> 'lower' or 'upper'.
 
-    A range's edge is its outer 5 %, on its own scale; that of choices the first or last
-    of three or more numbers that are in order. A lower edge of 0 is none: below it
-    there is nothing to try.
+    A range's edge is its outer 5 %, on its own scale; that of choices the smallest or
+    largest of three or more numbers. A space that begins at 0, or a count that begins
+    at 1, has no lower edge: below it there is nothing to try.
 
     Args:
       space: `space` of sweep.json.
@@ -110,25 +115,30 @@ def edges(
         key = one["key"]
         if key not in params or not _has_ends(one):
             continue
-        place = place_of(one, params[key])
-        if one["kind"] == "choice" and one["choices"][0] > one["choices"][-1]:
-            place = 1 - place
-        if place <= EDGE and params[key] != 0:
+        if one["kind"] == "choice":
+            ordered = sorted(one["choices"])
+            lowest = ordered[0]
+            place = ordered.index(params[key]) / (len(ordered) - 1)
+        else:
+            lowest, place = one["low"], place_of(one, params[key])
+        if place <= EDGE and not _is_least(lowest):
             found[key] = "lower"
         elif place >= 1 - EDGE:
             found[key] = "upper"
     return found
 
 
+def _is_least(value: float) -> bool:
+    return value == 0 or (isinstance(value, int) and value == 1)
+
+
 def _has_ends(one: Mapping[str, Any]) -> bool:
-    """Whether a key's values are in an order that goes on beyond its ends."""
+    """Whether a key's values have an order that goes on beyond its ends."""
     if one["kind"] != "choice":
         return one["high"] > one["low"]
     choices = one["choices"]
     numbers = all(type(choice) in (int, float) for choice in choices)
-    if not numbers or len(choices) < 3:
-        return False
-    return choices in (sorted(choices), sorted(choices, reverse=True))
+    return numbers and len(choices) >= 3
 
 
 def scores_in_order(trials: Sequence[Trial]) -> list[float]:

@@ -1,8 +1,9 @@
 """Working through a study: a population after the other is claimed, trained, recorded.
 
     claim -> launch (yields while it trains) -> outcome of each trial, as it ends
-                 |- out of memory, or a crash: two halves, one after another
-                 '- refused, or alone: failed, with the reason
+                 |- out of memory, a crash, refused: two halves, one after another
+                 |- alone and killed from outside: once more
+                 '- alone: failed, with the reason
 
 What training is, the caller says (`launch`, `outcome`); nothing here knows of runs.
 """
@@ -32,12 +33,12 @@ class LaunchError(Exception):
 
     Attributes:
       reason: one line.
-      divisible: whether a part of it may fare better (memory; one that crashes all).
+      killed: whether something outside ended it, so that the same may fare better.
     """
 
-    def __init__(self, reason: str, *, divisible: bool):
+    def __init__(self, reason: str, *, killed: bool = False):
         super().__init__(reason)
-        self.reason, self.divisible = reason, divisible
+        self.reason, self.killed = reason, killed
 
 
 Launch = Callable[[Sequence[Trial]], Iterator[None]]
@@ -68,7 +69,7 @@ def work_through(
         study.reclaim()
         waiting = [one for one in study.trials() if one.state == "waiting"]
         if waiting:
-            first = waiting[0].group
+            first = min(one.group for one in waiting)  # one after another, as unbroken
             claimed = study.claim([one.number for one in waiting if one.group == first])
         else:
             claimed = list(more())
@@ -96,7 +97,7 @@ class _Worker:
             self.study.give_back(list(left))
 
     def _run(self, left: dict[int, Trial]) -> None:
-        queue = [list(left.values())]
+        queue, again = [list(left.values())], set()
         while queue:
             trials = queue.pop(0)
             try:
@@ -109,13 +110,16 @@ class _Worker:
             except LaunchError as error:
                 self._collect(trials, left)
                 rest = [one for one in trials if one.number in left]
-                if error.divisible and len(rest) > 1:
+                if len(rest) > 1:
                     half = -(-len(rest) // 2)
                     self.say(
                         f"{len(rest)} trials together: {error.reason}; they go on in"
                         " two halves"
                     )
                     queue[:0] = [rest[:half], rest[half:]]
+                elif rest and error.killed and rest[0].number not in again:
+                    again.add(rest[0].number)
+                    queue.insert(0, rest)
                 else:
                     self._fail(trials, left, error.reason)
 

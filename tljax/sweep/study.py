@@ -11,11 +11,13 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import os
+import pathlib
 import random
 import re
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -45,6 +47,7 @@ STATES = {
 LOST_SECONDS = 120.0  # a worker that says nothing for so long is gone
 UNSIGNED_SECONDS = 20.0  # ... or that was killed between claiming and signing
 _PLAN = "plan"
+_SCORER = "scorer"
 SCHEMES = ("sqlite://", "postgresql://")
 HIDDEN = "***"  # stands for a password where a storage is named or kept
 _LOOKS = 10  # at a database whose tables others are just making
@@ -275,7 +278,16 @@ class Study:
             silent = time.time() - max(begun, told.get(f"alive {worker}", 0))
             lost = silent > (LOST_SECONDS if worker else UNSIGNED_SECONDS)
             if lost or worker == self.worker:
-                self._let_go(frozen._trial_id)
+                now = self._storage.get_trial(frozen._trial_id)
+                # of two who find it lost, the other may have claimed it by now
+                if now.state is frozen.state and now.user_attrs == frozen.user_attrs:
+                    self._let_go(frozen._trial_id)
+
+    def scorer(self) -> str:
+        """The worker that reads the test split: this one if none is named yet."""
+        if self._attribute(_SCORER) is None:
+            self._storage.set_study_user_attr(self._id, _SCORER, self.worker)
+        return self._attribute(_SCORER)
 
     def say_alive(self) -> None:
         """Others see that this worker has not gone; more often than LOST_SECONDS."""
@@ -351,6 +363,32 @@ def _suggest(trial: optuna.Trial, space: Space) -> None:
             point[one.key] = trial.suggest_float(
                 one.key, one.low, one.high, log=one.log
             )
+
+
+def mend_journal(path: pathlib.Path) -> None:
+    """What a worker that was killed while it wrote leaves: a lock, half a line.
+
+    Nobody else may work with the journal.
+    """
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    if path.exists():
+        text = path.read_bytes()
+        whole = text.rfind(b"\n") + 1
+        if whole < len(text):
+            os.truncate(path, whole)
+
+
+@contextlib.contextmanager
+def lost_in_one_line(storage: str) -> Iterator[None]:
+    """A storage that goes away while it is used is an InputError."""
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
+        why = str(error.__cause__ or error).strip().splitlines()[0]
+        raise InputError(
+            f"--storage={hidden(storage)} was lost: {why}; call the sweep again when it"
+            " is back: what had ended is kept, the rest goes on from its checkpoints"
+        ) from error
 
 
 def hidden(storage: str) -> str:

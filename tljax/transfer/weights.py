@@ -12,7 +12,7 @@ _NORM = r"(.*/)?\w*norm/(scale|bias)"
 
 
 def none(paths: Collection[str], settings: TransferSettings) -> set[str]:
-    """No weight of the model."""
+    """No weight of the model: a linear probe (Alain & Bengio 2016)."""
     return set()
 
 
@@ -23,7 +23,10 @@ def every(paths: Collection[str], settings: TransferSettings) -> set[str]:
 
 
 def biases(paths: Collection[str], settings: TransferSettings) -> set[str]:
-    """Those of products and norms. Raises: InputError where there are none."""
+    """Those of products and norms. Raises: InputError where there are none.
+
+    Source: BitFit, Ben-Zaken et al. 2022, equations 1 to 3.
+    """
     found = {path for path in paths if path.endswith("/bias")}
     if not found:
         raise InputError(
@@ -34,7 +37,10 @@ def biases(paths: Collection[str], settings: TransferSettings) -> set[str]:
 
 
 def norms(paths: Collection[str], settings: TransferSettings) -> set[str]:
-    """Scales and biases of all norms. Raises: InputError where there are none."""
+    """Scales and biases of all norms. Raises: InputError where there are none.
+
+    Source: Qi et al. 2022; LN-tuning, Zhao et al. 2024.
+    """
     found = norms_if_any(paths, settings)
     if not found:
         raise InputError(
@@ -50,7 +56,10 @@ def norms_if_any(paths: Collection[str], settings: TransferSettings) -> set[str]
 
 
 def matching(paths: Collection[str], settings: TransferSettings) -> set[str]:
-    """Those that config.transfer.targets names. Raises: InputError if it names none."""
+    """Those that config.transfer.targets names. Raises: InputError if it names none.
+
+    Source: surgical fine-tuning, Lee et al. 2023.
+    """
     found = {path for path in paths if re.fullmatch(settings.targets, path)}
     if not found:
         raise InputError(

@@ -160,6 +160,7 @@ def works(sizes: list[str], peer: Peer | None) -> list[Work]:
                 prepare=lambda size=size, dtype=dtype: prepare(size, dtype),
                 theirs=peer and theirs(peer, size, dtype, "tokens_per_s"),
                 flops=size.flops,
+                xla_flops=lambda size=size, dtype=dtype: xla_flops(size, dtype),
                 target=1.15 if dtype == "bfloat16" else 1.3,
                 dtype=dtype,
             )
@@ -205,9 +206,10 @@ def peak(name: str) -> None:
 
 
 def xla_flops(size: Size, dtype: str) -> float | None:
-    """Of a step, by XLA's own count; None where it has none.
+    """Of a token of a step, by XLA's own count; None where it has none.
 
     Products that XLA hands to a library are counted by some versions and not by others.
     """
     cost = make_step(size, dtype)[0].cost_analysis()
-    return (cost or {}).get("flops")
+    counted = (cost or {}).get("flops")
+    return counted / size.tokens if counted else None

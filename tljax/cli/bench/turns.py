@@ -26,6 +26,7 @@ class Work:
       flops: of one unit, counted from shapes; 0 = not counted.
       target: least ratio to reach; None = none is set.
       dtype: of products, whose ceiling the share is of.
+      xla_flops: flops by XLA's cost analysis; None = it has none.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Work:
     flops: float = 0.0
     target: float | None = None
     dtype: str = "bfloat16"
+    xla_flops: Callable[[], float | None] = lambda: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Row:
     flops: float
     target: float | None
     share_of_ceiling: float | None
+    xla_flops: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -83,6 +86,7 @@ def measure(work: Work, *, turns: int, ceilings: dict[str, float]) -> Row:
         flops=work.flops,
         target=work.target,
         share_of_ceiling=share,
+        xla_flops=work.xla_flops(),
     )
 
 
@@ -105,5 +109,6 @@ def as_record(row: Row) -> dict:
         "ratio": row.ratio,
         "target": row.target,
         "flops_per_unit": row.flops or None,
+        "flops_per_unit_by_xla": row.xla_flops,
         "share_of_ceiling": row.share_of_ceiling,
     }

@@ -151,7 +151,7 @@ def _plan_there(given: Given, folder: pathlib.Path, there: Plan | None) -> Plan:
             f"--{changed[0]} is read with {CONFIG} only; without it the sweep in"
             f" {folder} goes on as it is: leave the flag out, or give the whole command"
         )
-    storage = given.flags.get("storage", there.storage)
+    storage = _storage(given.flags.get("storage", there.storage))
     if HIDDEN in storage:
         raise InputError(
             f"the password of {storage} is not kept; give --storage=URL once more"
@@ -165,6 +165,10 @@ def _export(given: Given) -> pathlib.Path | None:
         return None
     out = pathlib.Path(os.path.expanduser(given.flags["export"]))
     check_file(out, ".csv", ".parquet", flag="export")
+    if out.suffix.lower() == ".parquet":
+        from tljax.report.export_trials import parquet_library
+
+        parquet_library()
     return out
 
 
@@ -245,12 +249,24 @@ def _plan(given: Given, folder: pathlib.Path) -> Plan:
         seed=_count(said, "seed", 0),
         metric=metric,
         direction=direction,
-        storage=said.get("storage", ""),
+        storage=_storage(said.get("storage", "")),
         study=said.get("study", folder.name),
     )
     if search != "tpe":
         draw(space, search=search, seed=plan.seed, trials=trials)
     return plan
+
+
+def _storage(text: str) -> str:
+    """A URL; the journal in the work folder has none."""
+    from tljax.sweep.study import SCHEMES
+
+    if text and "://" not in text:
+        raise InputError(
+            f"--storage={text} is no URL of a kind that keeps a study; allowed:"
+            f" {', '.join(SCHEMES)}; left out, a journal in the work folder does"
+        )
+    return text
 
 
 def _said(argument: str, given: Given) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from tljax.cli import parts
 from tljax.cli.bench import ceiling
 from tljax.cli.crew import Crew
-from tljax.cli.members import Member
+from tljax.cli.members import Member, mesh_of
 from tljax.cli.models import embedding_rows
 from tljax.cli.pretrain import VALIDATION_DOCUMENTS
 from tljax.data import batches
@@ -227,6 +227,7 @@ def _memory(members, moving, frozen, batch, together) -> float:
         hparams = Crew.hyperparameters(settings, steps=1)
         batch = {**batch, "frozen": frozen, "hparams": hparams}
         needed += memory.activation_bytes(loss, moving, batch)
-    side_by_side = len(members) if mode == "vmap" or together else settings.mesh.run
-    fit = memory.USED * memory.free_bytes(settings.mesh.run) * settings.mesh.run
+    devices = mesh_of(members).run
+    side_by_side = len(members) if mode == "vmap" or together else devices
+    fit = memory.USED * memory.free_bytes(devices) * devices
     return shared + min(side_by_side * needed, max(fit, needed))

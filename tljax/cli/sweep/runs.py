@@ -184,11 +184,12 @@ class Runs:
                 raise InputError(said)
             path.unlink()
             if process.returncode == 2:
-                raise LaunchError(said, divisible=False)
+                raise LaunchError(said)
+            # the system kills where memory is out; but others may, too
             full = process.returncode in (NO_MEMORY, -signal.SIGKILL)
             raise LaunchError(
                 "memory was out" if full else f"its process broke off: {said}",
-                divisible=True,
+                killed=process.returncode < 0,
             )
         path.unlink()
 
@@ -223,11 +224,16 @@ class Runs:
         """The population that these trials were started in, or a new one's name.
 
         A population that was stopped goes on whole: its checkpoints are of all members.
+        One of which another worker has taken trials in the meantime is forgotten.
         """
         for path in sorted((self.folder / "groups").glob("*.json")):
             there = {number for number, _ in read_json(path).get("trials", [])}
-            if there >= set(numbers):
+            others = there - set(numbers)
+            ended = (is_finished(run) for one in others for run in self.folders(one))
+            if there >= set(numbers) and all(ended):
                 return path.stem
+            if there & set(numbers):
+                path.unlink()
         return f"{min(numbers):04d}x{len(numbers)}"
 
     def _points(

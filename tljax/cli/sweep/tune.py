@@ -15,7 +15,7 @@ from tljax.report.sweep_best import best_trials
 from tljax.settings import FinetuneSettings, InputError, to_dict
 from tljax.sweep.launch import work_through
 from tljax.sweep.space import Dimension, Point, Space
-from tljax.sweep.study import Study, Trial
+from tljax.sweep.study import Study, Trial, mend_journal
 from tljax.train.files import write_json
 
 METRIC = "validation/accuracy"
@@ -58,7 +58,8 @@ def tune(
 
     folder.mkdir(parents=True, exist_ok=True)
     plan = {"direction": "maximize", "config": to_dict(settings), "seeds": seeds}
-    with Study(str(folder / "journal.log"), title, "here", plan) as study:
+    mend_journal(journal := folder / "journal.log")
+    with Study(str(journal), title, "here", plan) as study:
         study.plan_trials(_choices(points), points, [runs.group(one) for one in points])
         work_through(study, launch=launch, outcome=runs.outcome)
         trials = study.trials()

@@ -22,10 +22,16 @@ from tljax.cli.sweep.table import SweepTable, counted, point_text
 from tljax.report.statistics import student_interval
 from tljax.report.sweep_best import best_trials
 from tljax.settings import InputError
-from tljax.sweep.launch import work_through
+from tljax.sweep.launch import LaunchError, work_through
 from tljax.sweep.search import points as draw
 from tljax.sweep.space import Point, from_rows
-from tljax.sweep.study import Study, Trial, hidden
+from tljax.sweep.study import (
+    Study,
+    Trial,
+    hidden,
+    lost_in_one_line,
+    mend_journal,
+)
 from tljax.train.files import read_json, write_json
 from tljax.train.progress import Progress, describe_seconds
 from tljax.train.record import final_record, is_finished
@@ -94,17 +100,21 @@ def work(
     """
     runs = runs_of(plan, folder)
     laid = show(plan, runs)
-    # of a journal: a worker that was killed while it wrote leaves its lock
-    (folder / "journal.log.lock").unlink(missing_ok=True)
+    if not plan.storage:
+        mend_journal(folder / "journal.log")
     storage = plan.storage or str(folder / "journal.log")
-    with Study(storage, plan.study, worker, plan.shared()) as study:
+    shared = plan.shared()
+    with lost_in_one_line(storage), Study(storage, plan.study, worker, shared) as study:
         kept = dataclasses.replace(plan, storage=hidden(plan.storage))
         write_json(folder / "sweep.json", dataclasses.asdict(kept))
         _train(plan, study, runs, laid)
         trials = study.trials()
+        scorer = study.scorer() if final else ""
     _keep(folder, trials)
-    if final:
+    if scorer == worker:
         _score_winner(plan, runs, trials, folder)
+    elif scorer:
+        print(f"--final: the test split is read once, by {scorer}; its report tells")
     from tljax.report.export_trials import export_trials  # late: see _read_ahead
     from tljax.report.hparams import write_hparams
     from tljax.report.sweep_page import write_sweep_report
@@ -138,6 +148,7 @@ def _read_ahead() -> None:
 def _train(plan: Plan, study: Study, runs: Runs, laid: Laid) -> None:
     """Lays the trials down and works through them."""
     study.plan_trials(from_rows(plan.space), laid.points, laid.groups)
+    study.reclaim()  # bad points too, of a worker that was killed here
     for number, reason in laid.bad.items():
         if study.claim([number]):
             study.finish(number, reason=reason)
@@ -150,6 +161,8 @@ def _train(plan: Plan, study: Study, runs: Runs, laid: Laid) -> None:
                 _keep(runs.folder, trials)
 
         def launch(trials: Sequence[Trial]) -> Iterator[None]:
+            if trials[0].group == BAD:  # claimed by a worker that was killed then
+                raise LaunchError(_reason(runs, trials[0].point))
             for _ in runs.launch(trials):
                 _read_ahead()
                 yield
@@ -298,8 +311,14 @@ def _score_winner(plan, runs, trials, folder) -> None:
         for seed, settings in enumerate(runs.settings(winner.point, final=True))
     ]
     with Progress("final", 1) as progress:
-        for _ in runs.run("final", seen):
-            pass
+        try:
+            for _ in runs.run("final", seen):
+                pass
+        except LaunchError as error:
+            raise InputError(
+                f"--final: trial {winner.number} could not be trained again:"
+                f" {error.reason}; the sweep itself is kept"
+            ) from error
         progress.update(1)
     finals = [final_record(one) for one, _ in seen]
     tried = [one for one in runs.folders(winner.number) if is_finished(one)]
@@ -318,6 +337,9 @@ def _score_winner(plan, runs, trials, folder) -> None:
                 **({"low": sure.low, "high": sure.high} if sure else {}),
             },
             "folders": [str(one.relative_to(folder)) for one, _ in seen],
-            "repeated_exactly": hashes == [one["params_sha256"] for one in finals],
+            # None: another worker has its runs
+            "repeated_exactly": hashes == [one["params_sha256"] for one in finals]
+            if tried
+            else None,
         },
     )
