@@ -256,6 +256,30 @@ def test_a_checkpoint_learns_labels(
     assert set(load_file(merged / "classifier.safetensors")) == {"kernel", "bias"}
 
 
+@pytest.mark.parametrize("key", ["bottleneck", "prompt", "prefix"])
+def test_a_checkpoint_learns_labels_by_what_is_no_weights(
+    checkpoint, finetune_arguments, reviews, tmp_path, key
+):
+    run, labels = tmp_path / "run", tmp_path / "labels.jsonl"
+    sizes = ("model.width", "model.depth", "model.mlp_width")
+    given = [one for one in finetune_arguments if not any(s in one for s in sizes)]
+    given += [
+        f"--config.init.source=hf:{checkpoint}",
+        f"--config.transfer.method={key}",
+    ]
+    if key != "bottleneck":
+        given.append(f"--config.transfer.{key}_length=3")
+    assert main(["train", *given, f"--workdir={run}"]) == 0
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["parameters_moving"] < manifest["parameters"]
+    file = [f"--input={reviews}", "--text=review", f"--output={labels}"]
+    assert main(["predict", f"--run={run}", *file]) == 0
+    assert (
+        len(labels.read_text().splitlines())
+        == len(reviews.read_text().splitlines()) - 1
+    )
+
+
 def spoilt(checkpoint, tmp_path, **changes):
     """A copy of the checkpoint with another config.json."""
     folder = tmp_path / "spoilt"

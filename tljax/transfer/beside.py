@@ -48,8 +48,8 @@ BESIDE = {
         ),
         Beside(
             "probe", "transfer.method=head",
-            "with head.start=probe and epochs of next to nothing: the closed-form probe"
-            " alone; experiments/low_shot tunes its penalty on the labelled items",
+            "with head.start=probe and optim.lr_peak=0: the closed-form probe alone,"
+            " its penalty chosen on the labelled items",
             "Kumar et al. 2022",
             "one pass over the items, a fit of a second; no gradient",
             "the first figure to get of a model, and the one to beat",
