@@ -109,6 +109,7 @@ def test_one_killed_from_outside_is_trained_once_more(study):
     training.work()
     assert training.launched[:6] == [[0, 2, 3, 5], [0, 2], [0], [0], [2], [2]]
     assert states(study) == ["failed"] + ["complete"] * 5
+    assert "trial 2: it was killed; once more" in training.said
 
 
 def test_after_a_stop_the_populations_keep_their_order(study):

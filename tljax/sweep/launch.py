@@ -119,6 +119,7 @@ class _Worker:
                     queue[:0] = [rest[:half], rest[half:]]
                 elif rest and error.killed and rest[0].number not in again:
                     again.add(rest[0].number)
+                    self.say(f"trial {rest[0].number}: {error.reason}; once more")
                     queue.insert(0, rest)
                 else:
                     self._fail(trials, left, error.reason)

@@ -185,10 +185,12 @@ class Runs:
             path.unlink()
             if process.returncode == 2:
                 raise LaunchError(said)
-            # the system kills where memory is out; but others may, too
-            full = process.returncode in (NO_MEMORY, -signal.SIGKILL)
+            told = {
+                NO_MEMORY: "memory was out",
+                -signal.SIGKILL: "it was killed, as the system does where memory is out",
+            }
             raise LaunchError(
-                "memory was out" if full else f"its process broke off: {said}",
+                told.get(process.returncode, f"its process broke off: {said}"),
                 killed=process.returncode < 0,
             )
         path.unlink()
