@@ -187,7 +187,7 @@ class Runs:
                 raise LaunchError(said)
             told = {
                 NO_MEMORY: "memory was out",
-                -signal.SIGKILL: "it was killed, as the system does where memory is out",
+                -signal.SIGKILL: "it was killed, as happens where memory is out",
             }
             raise LaunchError(
                 told.get(process.returncode, f"its process broke off: {said}"),
