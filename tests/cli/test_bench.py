@@ -7,7 +7,7 @@ import types
 import pytest
 
 from tljax.cli.bench import populations, run, training, turns
-from tljax.cli.bench.ceiling import ceilings
+from tljax.cli.bench.ceiling import ceilings, of_peak
 from tljax.cli.bench.peer import Peer
 from tljax.cli.bench.report import table
 from tljax.data.formats import open_table
@@ -69,6 +69,13 @@ def test_flops_by_shapes_agree_with_the_compilers():
 def test_ceilings_are_rates_of_both_types():
     assert set(ceilings(64)) == {"bfloat16", "float32"}
     assert all(rate > 0 for rate in ceilings(64).values())
+
+
+def test_shares_are_of_a_chips_peak_where_it_is_known():
+    found = {"bfloat16": 5.0, "float32": 3.0}
+    assert of_peak(found, "cpu") == found
+    for kind, promised in (("NVIDIA H200", 989e12), ("TPU v5 lite", 197e12)):
+        assert of_peak(found, kind) == {"bfloat16": promised, "float32": 3.0}
 
 
 def fake_peer(folder, script):

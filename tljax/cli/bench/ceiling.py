@@ -11,7 +11,8 @@ ROUNDS = 5
 # FLOP/s of dense bfloat16 products that the makers promise, by a part of device_kind
 PEAKS = {
     "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12,
-    "A100": 312e12,
+    "A100": 312e12, "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
 }  # fmt: skip
 
 
@@ -28,6 +29,17 @@ def ceilings(side: int | None = None) -> dict[str, float]:
 def peak(device_kind: str) -> float | None:
     """The promised FLOP/s of a device, the most special name first; None = unknown."""
     return next((rate for name, rate in PEAKS.items() if name in device_kind), None)
+
+
+def of_peak(found: dict[str, float], device_kind: str) -> dict[str, float]:
+    """What shares are of: of a chip whose peak is known that, so that they are MFU.
+
+    Args:
+      found: of `ceilings`.
+      device_kind: of the first device.
+    """
+    promised = peak(device_kind)
+    return {**found, "bfloat16": promised} if promised else found
 
 
 def rate(side: int, dtype: str) -> float:

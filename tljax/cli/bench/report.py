@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tljax.cli import parts
 from tljax.cli.bench import data, populations, pretrained, start, training
-from tljax.cli.bench.ceiling import ceilings
+from tljax.cli.bench.ceiling import ceilings, of_peak
 from tljax.cli.bench.peer import Peer
 from tljax.cli.bench.turns import Row, Work, as_record, measure
 from tljax.train.files import write_json
@@ -40,11 +40,15 @@ def run(
     found = ceilings()
     told = ", ".join(f"{dtype} {rate / 1e9:.0f}" for dtype, rate in found.items())
     console.print(f"matrix products of this machine, GFLOP/s: {told}")
+    shares_of = of_peak(found, jax.devices()[0].device_kind)
+    if shares_of != found:
+        promised = shares_of["bfloat16"] / 1e12
+        console.print(f"shares of bfloat16 work are MFU, of {promised:.0f} TFLOP/s")
     rows = []
     for name in names:
         for work in _works(name, sizes, other):
             console.print(f"{work.name} ...", style="dim")
-            rows.append(measure(work, turns=turns, ceilings=found))
+            rows.append(measure(work, turns=turns, ceilings=shares_of))
     console.print(table(rows))
     if out:
         record = {"machine": machine(found), "rows": [as_record(row) for row in rows]}
