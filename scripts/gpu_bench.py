@@ -9,10 +9,10 @@ taken         whether bfloat16 is native and cuDNN's attention is in
 ceiling       8192^3 products, FLOP/s
 decoder_1b    a step of 1.0 B parameters, 8 x 2,048 tokens              50 % MFU
 decoder_124m  a step of GPT-2's size, 32 x 1,024 tokens                 40 % MFU
-packed_124m   the same, rows of several documents (a mask)
 smollm2       a fine-tuning step of SmolLM2's size, 16 x 512 tokens,
               all weights; in turns with compiled Transformers          1.2 x
 population    32 small classifiers by vmap, and in turn                 15 x
+packed_124m   decoder_124m's, rows of several documents (a mask)
 
 MFU is of the FLOP/s that the maker promises (bench/ceiling.py); the share of the
 measured product stands beside it. FLOPs are counted as `tljax bench` does: recomputed

@@ -102,7 +102,8 @@ def test_sentences_of_some_that_cannot_be_told_apart(sweep, tmp_path):
         ([(0.5, 0.6, 0.7)], "No other trial has a score"),
         ([(0.5,), (0.6,)], "With one seed a trial nothing can be told"),
         ([(0.8, 0.9), (0.7, 0.79)], "The one other is worse by more"),
-        ([(0.8, 0.9), (0.7, 0.9)], "The one other cannot be told apart from it"),
+        ([(0.8, 0.9), (0.7, 0.9)], "paired by seed, covers 0)."),
+        ([(0.8, 0.9), (0.7, 0.8)], "covers 0 or, of two seeds, has no width)."),
         ([(0.8, 0.9), (0.7, 0.9), (0.8, 0.7)], "None of the 2 others can be told"),
         # 0 - 1 is steady, 0 - 2 is not: no row of the best
         ([(0.8, 0.9, 1.0), (0.79, 0.89, 0.99), (0.79, 0.88, 0.97)],

@@ -106,6 +106,8 @@ def _alike(ranking: Ranking) -> str:
             " difference, paired by seed, leaves out 0."
         )
     rule = f"95{HARD}% interval of the difference, paired by seed, covers 0"
+    if any(not gap.low <= 0 <= gap.high for gap in map(ranking.differences.get, alike)):
+        rule += " or, of two seeds, has no width"
     named = listing([str(number) for number in alike[:IN_FULL]])
     if len(alike) > IN_FULL:
         named = (
