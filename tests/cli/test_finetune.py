@@ -534,9 +534,9 @@ def test_a_population_too_large_for_memory_is_split_the_same_when_resumed(
     needed, trained = Crew(three[:1]).member_bytes("vmap"), []
 
     def killed_at(count):
-        def train(crew, group, mode, *rest):
+        def train(crew, group, whole, *rest):
             trained.append([one.folder.name for one in group])
-            assert mode == "vmap"
+            assert whole.division.mode == "vmap"
             if len(trained) == count:
                 raise KeyboardInterrupt
 

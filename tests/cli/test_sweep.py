@@ -185,6 +185,14 @@ def test_a_dry_run_shows_what_trains_together_and_writes_nothing(
     assert "4 trials of 2 seeds = 8 runs, in 2 processes" in said
     assert "transfer.method=head" in said
     assert not folder.exists()
+    # a learning search shows what it may come to
+    learning = ["--search=tpe", "--trials=6", f"--workdir={folder}", "--dry_run"]
+    ours = [one for one in arguments if not one.startswith("--trials")]
+    assert main(["sweep", *ours, *learning]) == 0
+    said = capsys.readouterr().out
+    assert "6 trials of 2 seeds = 12 runs, chosen as results come, 4 trials at" in said
+    assert said.count("a population transfer.method=") == 2 and "in all about" in said
+    assert not folder.exists()
     # refused without --dry_run, it leaves nothing that the mended one would meet
     assert main(["sweep", *arguments, *bad, f"--workdir={folder}"]) == 2
     assert not folder.exists()

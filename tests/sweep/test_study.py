@@ -1,6 +1,7 @@
 """A study: no trial is lost, none is given to two workers, in every storage."""
 
 import collections
+import concurrent.futures
 import contextlib
 import pathlib
 import signal
@@ -15,6 +16,7 @@ from tljax.settings import InputError
 from tljax.sweep.space import parse_space
 from tljax.sweep.study import (
     LOST_SECONDS,
+    UNSIGNED_SECONDS,
     Study,
     hidden,
     lost_in_one_line,
@@ -122,13 +124,32 @@ def test_who_claims_what_a_restarted_worker_let_go_keeps_it(opened, monkeypatch)
     assert first.claim([0]) == []
 
 
-def test_what_a_silent_worker_held_waits_again(opened, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    """clock(SECONDS): so much has passed, while clocks of day stand still."""
+    now = time.monotonic()
+
+    def clock(seconds):
+        monkeypatch.setattr(time, "monotonic", lambda: now + seconds)
+
+    return clock
+
+
+def test_what_a_silent_worker_held_waits_again(opened, clock):
     first, second = opened("a"), opened("b")
     first.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
     first.claim([0])
     first.say_alive()
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + LOST_SECONDS + 1)
+    for seconds in (0, LOST_SECONDS - 1):
+        clock(seconds)
+        second.reclaim()
+        assert second.trials()[0].state == "running"
+    first.say_alive()
+    for seconds in (LOST_SECONDS + 1, 2 * LOST_SECONDS):
+        clock(seconds)
+        second.reclaim()
+        assert second.claim([0]) == []
+    clock(2 * LOST_SECONDS + 2)
     second.reclaim()
     assert [one.number for one in second.claim([0])] == [0]
     second.finish(0, values=[1.0])
@@ -136,16 +157,35 @@ def test_what_a_silent_worker_held_waits_again(opened, monkeypatch):
     assert first.trials()[0].value == 1.0
 
 
+def test_what_nobody_has_signed_waits_again_and_is_not_lost_the_next_time(
+    opened, clock, monkeypatch
+):
+    first, second = opened("a"), opened("b")
+    first.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
+    monkeypatch.setattr(
+        first._storage, "set_trial_user_attr", lambda *given: None
+    )  # killed in between
+    for begun in (0, 100):
+        first.claim([0])
+        clock(begun)
+        second.reclaim()
+        assert second.trials()[0].state == "running"
+        clock(begun + UNSIGNED_SECONDS + 1)
+        second.reclaim()
+        assert second.trials()[0].state == "waiting"
+
+
 def test_of_two_who_find_a_worker_lost_the_second_leaves_the_firsts_trial(
-    opened, monkeypatch
+    opened, clock, monkeypatch
 ):
     """Between the second's look and its letting go, the first has claimed the trial."""
     gone, first, second = opened("gone"), opened("a"), opened("b")
     gone.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
     gone.claim([0])
     gone.say_alive()
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now + LOST_SECONDS + 1)
+    for one in (first, second):
+        one.reclaim()
+    clock(LOST_SECONDS + 1)
     seen = second._numbered()
     first.reclaim()
     assert [one.number for one in first.claim([0])] == [0]
@@ -157,6 +197,14 @@ def test_of_two_who_find_a_worker_lost_the_second_leaves_the_firsts_trial(
 def test_the_first_worker_that_asks_reads_the_test_split(opened):
     first, second = opened("a"), opened("b")
     assert [second.scorer(), first.scorer(), opened("a").scorer()] == ["b"] * 3
+    assert first.trials() == []
+
+
+def test_of_workers_that_ask_at_once_for_the_test_split_one_reads_it(opened):
+    workers = [opened(name) for name in "abcd"]
+    with concurrent.futures.ThreadPoolExecutor(len(workers)) as pool:
+        told = [pool.submit(one.scorer) for one in workers]
+    assert len({one.result() for one in told}) == 1
 
 
 def test_a_journal_that_was_torn_goes_on(tmp_path):

@@ -7,6 +7,7 @@ population of one.
 """
 
 import contextlib
+import copy
 import json
 import pathlib
 from collections.abc import Sequence
@@ -20,13 +21,16 @@ from tljax.cli.crew import Crew
 from tljax.cli.members import (
     Division,
     Member,
+    Population,
     check_shared,
     forget_checkpoints,
     forget_population,
     identity,
+    keep_ends,
     mesh_of,
     read_division,
     write_division,
+    write_ends,
 )
 from tljax.data.labelled import LabelledSet
 from tljax.data.packing import padding_share
@@ -89,17 +93,22 @@ def finetune(
         one.folder: open_run(one.folder, to_dict(one.settings), "finetune")
         for one in members
     }
+    division = read_division(populations, members)
+    for group in division.groups(members) if division else ():
+        if write_ends(populations, group):  # killed before all of them were written
+            ended |= dict.fromkeys((one.folder for one in group), True)
     _tell_of_layer_decay(members)
     rounds = members[0].settings.record.rounds
     if all(ended.values()):  # killed, perhaps, before it could tidy up
         tell_of_ended(prune, [one.folder for one in members], rounds)
-        division = read_division(populations, members)
         forget_population(populations, members, division)
         return
+    seen = copy.deepcopy(prune.asha.state) if prune else None
     crew = Crew(members)
     for one in members:
         keep_data(one.folder, crew.data.facts)
-    division = _divide(crew, members, populations, prune)
+    division = division or _divide(crew, members, populations, prune)
+    whole = Population(members, division, prune, seen)
     plans = [crew.data.plans[one.folder] for one in members]
     done = done_tokens = 0
     with Progress(title, sum(plan.steps for plan in plans)) as progress:
@@ -110,20 +119,17 @@ def finetune(
                 forget_checkpoints(populations, group)
             else:
                 bar = Shifted(progress, done, done_tokens)
-                _train_group(crew, group, division.mode, populations, bar, prune)
+                _train_group(crew, group, whole, populations, bar)
             done += sum(crew.data.plans[one.folder].steps for one in group)
             done_tokens += sum(crew.tokens(one) for one in group)
     forget_population(populations, members, division)
 
 
 def _divide(crew: Crew, members: Sequence[Member], populations, prune) -> Division:
-    """As was written down; else as memory allows, and that is written down.
+    """As memory allows, and that is written down.
 
     Who trains in turn does so one after another, unless they are to be compared.
     """
-    division = read_division(populations, members)
-    if division:
-        return division
     mode, devices = population.choose_mode(len(members)), crew.mesh.shape["run"]
     fit, said = memory.members_together(
         len(members), needed=crew.member_bytes(mode), devices=devices,
@@ -148,8 +154,9 @@ def _tell_of_layer_decay(members: Sequence[Member]) -> None:
         )
 
 
-def _train_group(crew, group, mode, populations, progress, prune) -> None:
-    """Trains members together, then writes each one's run folder."""
+def _train_group(crew, group, whole, populations, progress) -> None:
+    """Trains members of a population together, then writes each one's run folder."""
+    mode = whole.division.mode
     plans = [crew.data.plans[one.folder] for one in group]
     mesh = crew.mesh
     stacked = population.assemble((crew.data.padded_plan(plan) for plan in plans), mesh)
@@ -191,7 +198,7 @@ def _train_group(crew, group, mode, populations, progress, prune) -> None:
         tokens_per_step=sum(tokens) / sum(plan.steps for plan in plans),
         chosen=lambda state: state.chosen,
         others=len(crew.data.plans) > 1,
-        pruned=prune,
+        pruned=whole.prune,
     )
     folder = populations / identity(group)
     kept = group[0].settings.record.checkpoints_kept
@@ -217,16 +224,24 @@ def _train_group(crew, group, mode, populations, progress, prune) -> None:
             if left:
                 said = crew.probabilities(group, params, name, mode, left)
                 found.update(zip(left, said, strict=True))
+        ends = []
         for i, one in enumerate(group):
             if not all(
                 np.isfinite(found[i]).all() for found in scored.values() if i in found
             ):
                 stop = {"step": ended["steps"][i], "of_steps": plans[i].steps}
                 ended["stopped"][i] = {**stop, "reason": "not finite"}
-            _finish(crew, one, records[i], population.member(params, i, mesh), mode,
-                    {name: found.get(i) for name, found in scored.items()},
-                    seconds=ended["seconds"] / len(group), steps=ended["steps"][i],
-                    stopped=ended["stopped"][i])  # fmt: skip
+            ends.append(_write_run(
+                crew, one, records[i], population.member(params, i, mesh),
+                {name: found.get(i) for name, found in scored.items()},
+                whole.facts(one, group),
+                seconds=ended["seconds"] / len(group), steps=ended["steps"][i],
+                stopped=ended["stopped"][i],
+            ))  # fmt: skip
+    keep_ends(populations, group, ends)
+    for one, stop in zip(group, ended["stopped"], strict=True):
+        if _lost(stop):
+            print(f"{one.folder.name} {early_end({'stopped': stop})}; others go on")
     forget_checkpoints(populations, group)
 
 
@@ -246,10 +261,10 @@ def _lost(stopped):
     return bool(stopped) and stopped["reason"] == "not finite"
 
 
-def _finish(
-    crew, one, record, params, mode, scored, *, seconds, steps, stopped
-) -> None:
-    """Writes what a run ends with; the last record says that all of it is there.
+def _write_run(
+    crew, one, record, params, scored, facts, *, seconds, steps, stopped
+) -> dict:
+    """Writes what a run ends with, but for the last record, which it returns.
 
     One whose loss is not finite leaves no parameters. It counts as a model that knows
     nothing: without its predictions a mean over the seeds that went well would flatter.
@@ -282,7 +297,7 @@ def _finish(
             "parameters": parts.count(crew.start.whole(params)),
             "parameters_moving": parts.count(params),
             "init": crew.start.facts,
-            "population_mode": mode,
+            "population": facts,
             "seed": settings.seed,
             "tokens": tokens,
             "flops": crew.flops(one, params, tokens=tokens),
@@ -293,9 +308,8 @@ def _finish(
     sha256 = None if lost else params_sha256(params)
     others = {name: results.pop(name) for name in settings.task.named_others}
     found = {**results, **({"others": others} if others else {})}
-    record.finish(steps, sha256, **found, **parts.stop_fact(stopped))
-    if lost:
-        print(f"{one.folder.name} {early_end({'stopped': stopped})}; others go on")
+    end = {"step": steps, "params_sha256": sha256}
+    return end | found | parts.stop_fact(stopped)
 
 
 def write_predictions(

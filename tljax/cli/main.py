@@ -43,6 +43,7 @@ VERBS = {
         "pre-trains on text, or fine-tunes on labels, as a config says", STOPPED
     ),
     "sweep": Verb("tries many settings of a run and says which are best", STOPPED),
+    "replay": Verb("trains a run once more and says whether it is the same", STOPPED),
     "methods": Verb("lists and shows the ways to fine-tune"),
     "predict": Verb("labels the texts of a file with a fine-tuned run"),
     "evaluate": Verb("measures a fine-tuned run on a labelled file"),

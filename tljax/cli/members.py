@@ -2,18 +2,23 @@
 
 members -> groups, one after another     turn: one member; vmap: as many as fit
     populations/ID.json                  how they were divided: resumed, so again
-    populations/ID/checkpoints           of the group that is training
+    populations/ID/STEP                  checkpoints of the group that is training
+    populations/ID/ends.json             last records of a group that has trained: all
+                                         of them are written, whatever is killed then
 """
 
 import dataclasses
 import itertools
+import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tljax.settings import FinetuneSettings, InputError, MeshSettings, to_dict
+from tljax.sweep.prune import Prune
 from tljax.train.files import read_json, sha256_of, write_json
+from tljax.train.record import RunRecord, is_finished
 
 # numbers that are traced where they are above 0; 0 is another program
 SWITCHES = ("model.dropout", "regularize.label_smoothing", "regularize.l2_start",
@@ -51,6 +56,51 @@ class Division:
     def groups(self, members: Sequence[Member]) -> list[tuple[Member, ...]]:
         """The members in order, so many at a time."""
         return list(itertools.batched(members, self.together))
+
+
+@dataclasses.dataclass(frozen=True)
+class Population:
+    """Members that train by one division, and what it takes to train them again.
+
+    Attributes:
+      members: all of them, in order.
+      division: how they train.
+      prune: that compares them; None = nobody does.
+      seen: `Asha.state` of prune before they began; None without it.
+    """
+
+    members: Sequence[Member]
+    division: Division
+    prune: Prune | None
+    seen: Mapping[str, Any] | None
+
+    def facts(self, one: Member, group: Sequence[Member]) -> dict[str, Any]:
+        """What the manifest says of those that a run trained with.
+
+        Args:
+          one: the run.
+          group: that it trained side by side with. Where members are compared, the
+            answers hang on all of them, so that all are named.
+
+        Returns:
+          "mode" and "together" of the division; "members": their folders, from the
+          run's own ("."); "prune": None, or "direction", "metric", "seen" and
+          "trials", one of each member's.
+        """
+        beside, compared = group, None
+        if self.prune:
+            beside = self.members
+            runs = self.prune.trials.items()
+            trial_of = {folder: trial for trial, mine in runs for folder in mine}
+            compared = {
+                "direction": self.prune.asha.direction,
+                "metric": self.prune.metric,
+                "seen": self.seen,
+                "trials": [trial_of[other.folder] for other in beside],
+            }
+        names = [os.path.relpath(other.folder, one.folder) for other in beside]
+        division = dataclasses.asdict(self.division)
+        return {**division, "members": names, "prune": compared}
 
 
 def check_shared(members: Sequence[Member]) -> None:
@@ -118,6 +168,35 @@ def write_division(
     write_json(path, dataclasses.asdict(division))
 
 
+def keep_ends(
+    populations: pathlib.Path,
+    group: Sequence[Member],
+    ends: Sequence[Mapping[str, Any]],
+) -> None:
+    """Keeps what the members of a group end with, then writes it into each one's run.
+
+    Args:
+      populations: folder of the checkpoints.
+      group: whose folders hold everything but their last record.
+      ends: arguments of `RunRecord.finish`, a member each.
+    """
+    write_json(_ends_path(populations, group), ends)
+    write_ends(populations, group)
+
+
+def write_ends(populations: pathlib.Path, group: Sequence[Member]) -> bool:
+    """Writes last records that are kept and not written yet; whether any are kept."""
+    path = _ends_path(populations, group)
+    if not path.exists():
+        return False
+    for one, end in zip(group, read_json(path), strict=True):
+        if not is_finished(one.folder):
+            with RunRecord(one.folder) as record:
+                record.cut_back(end["step"])  # half a line that a kill left
+                record.finish(**end)
+    return True
+
+
 def forget_checkpoints(populations: pathlib.Path, group: Sequence[Member]) -> None:
     """Removes those of a group that has ended."""
     shutil.rmtree(populations / identity(group), ignore_errors=True)
@@ -136,3 +215,7 @@ def forget_population(
 
 def _division_path(populations, members) -> pathlib.Path:
     return populations / f"{identity(members)}.json"
+
+
+def _ends_path(populations, group) -> pathlib.Path:
+    return populations / identity(group) / "ends.json"

@@ -7,6 +7,7 @@ continued pre-training (TAPT, Gururangan et al. 2020; ULMFiT's second stage).
 """
 
 import contextlib
+import copy
 import functools
 import pathlib
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from tljax.cli import parts
+from tljax.cli.members import Division, Member, Population
 from tljax.cli.models import embedding_rows, load_source_params
 from tljax.data.corpus import scoring_windows, training_iterator
 from tljax.data.sources import Source, open_source
@@ -69,6 +71,9 @@ def pretrain(
     if open_run(folder, config, "pretrain"):
         tell_of_ended(prune, [folder], settings.record.rounds)
         return
+    alone = Member(settings, folder)
+    seen = copy.deepcopy(prune.asha.state) if prune else None
+    whole = Population([alone], Division("turn", 1), prune, seen)
     parts.prepare_devices(settings.mesh)
     mesh = sharding.make_mesh(settings.mesh)
     started = time.monotonic()
@@ -115,6 +120,7 @@ def pretrain(
                 "dtype": str(product_dtype(settings.model.dtype)),
                 "parameters": parts.count(params),
                 "init": job.init_facts,
+                "population": whole.facts(alone, [alone]),
                 "seed": settings.seed,
                 "tokens": tokens,
                 "flops": 3 * parts.forward_flops(params, tokens=tokens, output=True),

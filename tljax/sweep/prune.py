@@ -61,7 +61,8 @@ class Asha:
     ):
         if direction not in ("maximize", "minimize"):
             raise ValueError(f"direction {direction!r}: 'maximize' or 'minimize'")
-        self.eta, self._sign = eta, 1 if direction == "maximize" else -1
+        self.direction, self.eta = direction, eta
+        self._sign = 1 if direction == "maximize" else -1
         self.state = {rung: dict(values) for rung, values in (seen or {}).items()}
 
     def decide(self, rung: int, values: Mapping[int, float]) -> set[int]:

@@ -9,7 +9,6 @@ is claimed by one change of state, of which the storage grants each to one worke
 
 import contextlib
 import dataclasses
-import datetime
 import json
 import os
 import pathlib
@@ -47,7 +46,8 @@ STATES = {
 LOST_SECONDS = 120.0  # a worker that says nothing for so long is gone
 UNSIGNED_SECONDS = 20.0  # ... or that was killed between claiming and signing
 _PLAN = "plan"
-_SCORER = "scorer"
+_ALIVE = "alive "  # a worker's sign of life, new every time
+_SCORER = " --final"  # of the study beside, in which workers ask for the test split
 SCHEMES = ("sqlite://", "postgresql://")
 HIDDEN = "***"  # stands for a password where a storage is named or kept
 _LOOKS = 10  # at a database whose tables others are just making
@@ -111,6 +111,8 @@ class Study:
         self.worker, self.name, self.plan = worker, name, dict(plan)
         self._opened = contextlib.ExitStack()
         self._ids: dict[int, int] = {}
+        # of those who hold trials: the last sign of life, when it was first seen here
+        self._signs: dict[str | int, tuple[Any, float]] = {}
         self._storage = _open(storage, self._opened)
         directions = [
             {
@@ -268,30 +270,55 @@ class Study:
             self._change(trial_id, TrialState.WAITING)
 
     def reclaim(self) -> None:
-        """Trials wait again whose worker is gone: this one as it was, or one silent."""
-        told = self._storage.get_study_user_attrs(self._id)
+        """Trials wait again whose worker is gone: this one as it was, or one silent.
+
+        How long others have said nothing is what this worker's own clock makes of it:
+        those of several machines need not agree.
+        """
+        told, now = self._storage.get_study_user_attrs(self._id), time.monotonic()
+        before, self._signs = self._signs, {}
         for frozen in self._numbered().values():
             if frozen.state is not TrialState.RUNNING:
                 continue
             worker = frozen.user_attrs.get("worker", "")
-            begun = (frozen.datetime_start or datetime.datetime.now()).timestamp()
-            silent = time.time() - max(begun, told.get(f"alive {worker}", 0))
-            lost = silent > (LOST_SECONDS if worker else UNSIGNED_SECONDS)
+            who = worker or frozen._trial_id
+            sign = told.get(_ALIVE + worker) if worker else None
+            seen, since = before.get(who, (sign, now))
+            since = since if seen == sign else now
+            self._signs[who] = sign, since
+            lost = now - since > (LOST_SECONDS if worker else UNSIGNED_SECONDS)
             if lost or worker == self.worker:
-                now = self._storage.get_trial(frozen._trial_id)
+                fresh = self._storage.get_trial(frozen._trial_id)
                 # of two who find it lost, the other may have claimed it by now
-                if now.state is frozen.state and now.user_attrs == frozen.user_attrs:
+                if (fresh.state, fresh.user_attrs) == (frozen.state, frozen.user_attrs):
                     self._let_go(frozen._trial_id)
+                    self._signs.pop(who, None)
 
     def scorer(self) -> str:
-        """The worker that reads the test split: this one if none is named yet."""
-        if self._attribute(_SCORER) is None:
-            self._storage.set_study_user_attr(self._id, _SCORER, self.worker)
-        return self._attribute(_SCORER)
+        """The worker that reads the test split: this one if it is the first to ask.
+
+        Who was first, the storage tells: it numbers the trials of a study one by one,
+        and of those of a second study, one a worker that has asked, the first counts.
+        """
+        name = f"{self.name}{_SCORER}"
+        with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
+            self._storage.create_new_study([optuna.study.StudyDirection.NOT_SET], name)
+        study = self._storage.get_study_id_from_name(name)
+
+        def asked() -> list[str]:
+            trials = self._storage.get_all_trials(study, deepcopy=False)
+            return [one.user_attrs["worker"] for one in trials]
+
+        if self.worker not in asked():
+            mine = optuna.trial.create_trial(
+                state=TrialState.FAIL, user_attrs={"worker": self.worker}
+            )
+            self._storage.create_new_trial(study, mine)
+        return asked()[0]
 
     def say_alive(self) -> None:
         """Others see that this worker has not gone; more often than LOST_SECONDS."""
-        self._storage.set_study_user_attr(self._id, f"alive {self.worker}", time.time())
+        self._storage.set_study_user_attr(self._id, _ALIVE + self.worker, time.time())
 
     def trials(self) -> list[Trial]:
         """All of them, by number."""

@@ -264,8 +264,7 @@ class RunRecord:
     def cut_back(self, step: int) -> None:
         """Drops every record later than `step` (and a torn line), to go on from it.
 
-        A last record goes too: it is written again, with those of the members that
-        had none yet when they were stopped.
+        A last record goes too: what goes on has not ended.
         """
         self.close()
         kept = [

@@ -41,7 +41,7 @@ and called again, it goes on and repeats nothing.
   tljax sweep --workdir=runs/sweep --final      # goes on; the best sees the test set
 
 A sweep() in the config file may say the same, e.g. return {"over": [...], "seeds": 3}.
-A trial is a run folder, WORKDIR/trials/0017: tljax train --config=WORKDIR/trials/0017
+A trial is a run folder, WORKDIR/trials/0017: tljax replay --run=WORKDIR/trials/0017
 --workdir=... repeats it. The test split is read by --final only, once, for the winner.
 Several machines share the work with one --storage=postgresql://... and one --study.
 """

@@ -26,7 +26,7 @@ from tljax.sweep import prune
 from tljax.sweep.launch import LaunchError, Outcome
 from tljax.sweep.space import Point, identity
 from tljax.sweep.study import Trial
-from tljax.train.files import read_json, write_json
+from tljax.train.files import read_json, sha256_of, write_json
 from tljax.train.record import early_end, final_record, is_finished, read_record
 
 _POLL_SECONDS = 0.2
@@ -59,7 +59,7 @@ class Runs:
         self.folder, self.config = folder, config
         self.seeds, self.metric, self.overridden = seeds, metric, overridden
         self.prune = prune
-        self._groups: dict[Any, int] = {}
+        self._groups: dict[str, int] = {}
         self._made: dict[str, list[Any]] = {}
 
     def folders(self, number: int) -> list[pathlib.Path]:
@@ -110,16 +110,18 @@ class Runs:
             for seed in range(self.seeds)
         ]
 
-    def group(self, point: Point) -> int:
-        """The number of the population that a point trains in; asked in order."""
+    def program(self, point: Point) -> str:
+        """Names what a point shares with those that it can train together with."""
         from tljax.cli.members import program_of
 
         first = self.settings(point)[0]
         # pre-training runs are no population: each is on its own
-        key: Any = len(self._groups)
-        if first.kind == "finetune":
-            key = tuple(sorted(program_of(first).items()))
-        return self._groups.setdefault(key, len(self._groups))
+        alike = program_of(first) if first.kind == "finetune" else to_dict(first)
+        return sha256_of(alike)
+
+    def group(self, point: Point) -> int:
+        """The number of the population that a point trains in; asked in order."""
+        return self._groups.setdefault(self.program(point), len(self._groups))
 
     def launch(self, trials: Sequence[Trial]) -> Iterator[None]:
         """Trains trials in a process of their own; yields while it runs.
@@ -128,6 +130,10 @@ class Runs:
           LaunchError: it ended early.
         """
         name = self._started_as([one.number for one in trials])
+        if not self._group_file(name).exists():  # a new one: of what has not ended
+            trials = [one for one in trials if not self.outcome(one)]
+            if not trials:
+                return
         runs = {
             number: list(zip(self.folders(number), self.settings(point), strict=True))
             for number, point in self._points(name, trials)

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib
 import itertools
+import math
 import pathlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,8 +37,9 @@ from tljax.train.files import read_json, write_json
 from tljax.train.progress import Progress, describe_seconds
 from tljax.train.record import final_record, is_finished
 
-_ESTIMATED = 8  # populations whose cost is worked out before the start
+_ESTIMATED = 24  # populations whose cost is worked out before the start, .4 s each
 _ROUND = 4  # trials that TPE asks for at a time
+_GROUP_DIGITS = 12  # of a program's hash: a whole number that JSON keeps
 BAD = -1  # the group of points that no run can have
 
 
@@ -70,15 +72,25 @@ def show(plan: Plan, runs: Runs) -> Laid:
     Raises:
       InputError: no point can be trained, or a source cannot be used.
     """
-    if plan.search == "tpe":
-        (some,) = _draw(plan, search="random", trials=1)
-        _groups(runs, [some])
-        print(f"{plan.trials} trials of {plan.seeds} seeds, chosen as results come")
-        return Laid((), (), {})
-    points = _draw(plan)
-    groups, bad = _groups(runs, points)
-    _show_groups(plan, runs, points, groups, bad)
-    return Laid(points, groups, bad)
+    if plan.search != "tpe":
+        points = _draw(plan)
+        groups, bad = _groups(runs, points)
+        many = len(set(groups) - {BAD})
+        where = f"{many} processes one after another" if many > 1 else "a process"
+        print(f"{_runs_in_all(plan)}, in {where}")
+        _show_groups(plan, runs, points, groups, together=len(points))
+        for number, reason in bad.items():
+            print(f"  trial {number} cannot be trained: {reason}")
+        return Laid(points, groups, bad)
+    print(
+        f"{_runs_in_all(plan)}, chosen as results come, {_ROUND} trials at a time; were"
+        " they drawn at random:"
+    )
+    some = min(plan.trials, from_rows(plan.space).size)
+    points = _draw(plan, search="random", trials=int(some))
+    groups, _ = _groups(runs, points)
+    _show_groups(plan, runs, points, groups, together=_ROUND)
+    return Laid((), (), {})
 
 
 def work(
@@ -198,17 +210,15 @@ def _groups(runs: Runs, points: Sequence[Point]) -> tuple[list[int], dict[int, s
     return groups, bad
 
 
-def _show_groups(plan, runs, points, groups, bad) -> None:
-    costs = _costs(plan, runs, points, groups)
+def _runs_in_all(plan: Plan) -> str:
+    trials, seeds = counted(plan.trials, "trial"), counted(plan.seeds, "seed")
+    return f"{trials} of {seeds} = {counted(plan.trials * plan.seeds, 'run')}"
+
+
+def _show_groups(plan, runs, points, groups, *, together) -> None:
+    """A line a population, of which so many trials train at a time."""
+    costs = _costs(plan, runs, points, groups, together)
     counts = collections.Counter(one for one in groups if one != BAD)
-    runs_in_all = counted(len(points) * plan.seeds, "run")
-    processes = (
-        f"{len(counts)} processes one after another" if len(counts) > 1 else "a process"
-    )
-    print(
-        f"{counted(len(points), 'trial')} of {counted(plan.seeds, 'seed')} ="
-        f" {runs_in_all}, in {processes}"
-    )
     for group, count in sorted(counts.items()):
         mine = [
             point for point, own in zip(points, groups, strict=True) if own == group
@@ -228,11 +238,9 @@ def _show_groups(plan, runs, points, groups, bad) -> None:
         print(f"  {group}: {held}, {what} {told}".rstrip() + took)
     seconds = sum(one.seconds for one in costs.values()) / len(costs) * len(counts)
     print(f"  in all about {describe_seconds(seconds)}")
-    for number, reason in bad.items():
-        print(f"  trial {number} cannot be trained: {reason}")
 
 
-def _costs(plan, runs, points, groups) -> dict[int, Estimate]:
+def _costs(plan, runs, points, groups, together) -> dict[int, Estimate]:
     """What each population will take; of many, the first few."""
     mine: dict[int, list[Point]] = {}
     for point, group in zip(points, groups, strict=True):
@@ -242,27 +250,24 @@ def _costs(plan, runs, points, groups) -> dict[int, Estimate]:
     for group, own in itertools.islice(mine.items(), _ESTIMATED):
         members = [
             Member(settings, folder)
-            for number, point in enumerate(own)
+            for number, point in enumerate(own[:together])
             for settings, folder in zip(
                 runs.settings(point), runs.folders(number), strict=True
             )
         ]
         if plan.config["kind"] == "pretrain":  # one after another
-            one = estimate(members[:1])
-            seconds = one.seconds * len(members)
-            found[group] = dataclasses.replace(one, seconds=seconds)
+            one, times = estimate(members[:1]), len(own) * plan.seeds
         else:
-            found[group] = estimate(members, together=plan.prune == "asha")
+            one = estimate(members, together=plan.prune == "asha")
+            times = math.ceil(len(own) / together)
+        found[group] = dataclasses.replace(one, seconds=one.seconds * times)
     return found
 
 
 def _ask(plan: Plan, study: Study, runs: Runs) -> list[Trial]:
     """The next trials of TPE; those of another population wait for their turn."""
-    space, there = from_rows(plan.space), study.trials()
-    for one in there:  # populations are numbered as they came
-        _group_of(runs, one.point)
-    asked = []
-    for _ in range(plan.trials - len(there)):
+    space, asked = from_rows(plan.space), []
+    for _ in range(plan.trials - len(study.trials())):
         one = study.ask(
             space, seed=plan.seed, group=lambda point: _group_of(runs, point)
         )
@@ -278,8 +283,9 @@ def _ask(plan: Plan, study: Study, runs: Runs) -> list[Trial]:
 
 
 def _group_of(runs: Runs, point: Point) -> int:
+    """The same at all workers, whatever each of them has seen."""
     try:
-        return runs.group(point)
+        return int(runs.program(point)[:_GROUP_DIGITS], 16)
     except InputError:
         return BAD
 

@@ -1,0 +1,149 @@
+"""tljax replay: what trained together ends the same when it is trained once more."""
+
+import dataclasses
+import json
+
+import pytest
+
+from tljax.cli import finetune
+from tljax.cli.main import main
+from tljax.cli.members import Member
+from tljax.settings import FinetuneSettings, from_config
+from tljax.sweep.prune import Asha, Prune
+from tljax.train import population
+from tljax.train.record import RunRecord, final_record, is_finished
+
+
+@pytest.fixture
+def members(finetune_config, tmp_path):
+    """members(folder) -> two trials of two seeds; the second's rate is far too high."""
+    rows = [f"some words of number {i},{'ny'[i % 2]}" for i in range(20)]
+    (tmp_path / "items.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    source = f"csv:{tmp_path}/items.csv?text=text&label=label"
+    finetune_config["task"] |= {"source": source, "score_test": False}
+    finetune_config["model"]["depth"] = 1
+    finetune_config["record"] |= {"rounds": 4, "validations": 4}
+    settings = from_config(FinetuneSettings, finetune_config)
+
+    def members(folder):
+        return [
+            Member(
+                dataclasses.replace(
+                    settings,
+                    seed=seed,
+                    optim=dataclasses.replace(settings.optim, lr_peak=lr_peak),
+                ),
+                folder / f"{trial}-s{seed}",
+            )
+            for trial, lr_peak in enumerate((0.01, 3.0))
+            for seed in range(2)
+        ]
+
+    return members
+
+
+def replay(run, folder):
+    return main(["replay", f"--run={run}", f"--workdir={folder}"])
+
+
+def test_what_trained_side_by_side_is_trained_so_again(
+    members, tmp_path, monkeypatch, capsys
+):
+    """Under vmap, as on accelerators; here two at a time."""
+    mine = members(tmp_path / "mine")
+    with monkeypatch.context() as patched:
+        patched.setattr(population, "choose_mode", lambda members: "vmap")
+        patched.setattr(
+            finetune.memory, "members_together", lambda *_, **__: (2, "two at a time")
+        )
+        finetune.finetune(mine, populations=tmp_path / "populations")
+    capsys.readouterr()
+    assert replay(mine[2].folder, tmp_path / "again") == 0
+    said = capsys.readouterr().out
+    assert "1-s0 trained with 1 others (vmap, 2 at a time)" in said
+    assert "2 of 2 runs end with the same parameters, to the bit" in said
+    there = {path.name for path in (tmp_path / "again").iterdir()}
+    assert there == {"1-s0", "1-s1"}
+
+
+def test_who_was_compared_is_compared_with_the_same_again(members, tmp_path, capsys):
+    """The first trial is ended by what was seen before, not by its neighbour."""
+    mine = members(tmp_path / "mine")
+    trials = {k: [one.folder for one in mine[2 * k : 2 * k + 2]] for k in range(2)}
+    asha = Asha("minimize", seen={"2": {"7": 0.0, "8": 0.0}, "1": {"7": 0.0}})
+    prune = Prune(asha, trials, "validation/loss_nats")
+    finetune.finetune(mine, populations=tmp_path / "populations", prune=prune)
+    assert final_record(mine[0].folder)["stopped"]["reason"] == "pruned"
+    assert replay(mine[3].folder, tmp_path / "again") == 0
+    said = capsys.readouterr().out
+    assert "4 of 4 runs end with the same parameters" in said
+    for one in mine:
+        again = final_record(tmp_path / "again" / one.folder.name)
+        assert again == final_record(one.folder)
+
+
+def test_a_difference_is_told_with_what_else_differs(
+    labelled_run, copy_of, tmp_path, capsys
+):
+    run = copy_of(labelled_run)
+    assert replay(run, tmp_path / "again") == 0
+    *rows, last = (run / "metrics.jsonl").read_text().splitlines()
+    other = json.dumps(json.loads(last) | {"params_sha256": "0"})
+    (run / "metrics.jsonl").write_text("\n".join([*rows, other]) + "\n")
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["versions"]["jax"] = "0.1"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    assert replay(run, tmp_path / "again") == 1
+    said = capsys.readouterr().out
+    assert "0 of 1 runs" in said and f"not the same: {run.name}" in said
+    assert 'versions.jax is "0.1" there' in said
+
+
+def test_a_pretraining_run_is_repeated(language_run, tmp_path):
+    assert replay(language_run, tmp_path / "again") == 0
+
+
+def test_what_cannot_be_repeated_is_refused(labelled_run, copy_of, tmp_path, refused):
+    folder = tmp_path / "again"
+    said = refused("replay", f"--run={tmp_path}", f"--workdir={folder}")
+    assert "has no final record" in said
+    said = refused(
+        "replay", f"--run={labelled_run}", f"--workdir={labelled_run.parent}"
+    )
+    assert "give another folder" in said
+    run = copy_of(labelled_run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    del manifest["population"]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    said = refused("replay", f"--run={run}", f"--workdir={folder}")
+    assert "does not say what the run trained with" in said
+    assert not folder.exists()
+
+
+def test_a_kill_between_last_records_trains_nobody_again(
+    members, tmp_path, monkeypatch
+):
+    """The second had no last record yet, but half a line of it."""
+    mine, finish = members(tmp_path / "mine")[:2], RunRecord.finish
+    whole = members(tmp_path / "whole")[:2]
+    monkeypatch.setattr(population, "choose_mode", lambda members: "vmap")
+    finetune.finetune(whole, populations=tmp_path / "populations")
+
+    def killed(record, *args, **given):
+        if record.folder == mine[1].folder:
+            with open(record.folder / "metrics.jsonl", "a") as file:
+                file.write('{"final": tr')
+            raise KeyboardInterrupt
+        finish(record, *args, **given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunRecord, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            finetune.finetune(mine, populations=tmp_path / "populations")
+    assert [is_finished(one.folder) for one in mine] == [True, False]
+    monkeypatch.setattr(finetune, "_train_group", None)
+    finetune.finetune(mine, populations=tmp_path / "populations")
+    assert not (tmp_path / "populations").exists()
+    for one, other in zip(mine, whole, strict=True):
+        assert final_record(one.folder) == final_record(other.folder)

@@ -1,0 +1,142 @@
+"""tljax replay: a run, and all that trained side by side with it, once more.
+
+run folder -> manifest: who trained with it, how, what its judge had seen
+           -> the same population elsewhere -> are the parameters the same, to the bit?
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tljax.cli.command import Flag, read_only_flags, work_folder
+from tljax.settings import SETTINGS_OF_KIND, InputError, from_config
+from tljax.train.record import differing_keys, final_record, read_record
+
+DESCRIPTION = """
+Trains a run once more in another folder and says whether it ends with the same
+parameters, to the bit. Where it trained side by side with others (on an accelerator, or
+compared with them by --prune=asha) its result hangs on them, so all of them are trained
+again, in the same order, as many at a time, with the same values known before.
+
+  tljax replay --run=runs/sweep/trials/0017 --workdir=runs/again
+
+Exit status 0: the same; 1: not, and what is different of versions, devices and code.
+Stopped (Ctrl-C, or killed) and called again, it goes on.
+"""
+FLAGS = (
+    Flag("run", "DIR", "folder of a run that has ended", required=True),
+    Flag("workdir", "DIR", "where the repeated runs are written", required=True),
+)
+_OF_MACHINE = ("versions", "code_sha256", "devices")
+
+
+def run(argv: Sequence[str]) -> int | None:
+    """Trains what trained together once more; returns 1 if the given run differs."""
+    flags = read_only_flags(
+        argv, FLAGS, program="tljax replay", description=DESCRIPTION
+    )
+    if flags is None:
+        return None
+    asked, folder = (
+        Path(os.path.expanduser(flags[name])).resolve() for name in ("run", "workdir")
+    )
+    final_record(asked)
+    facts = _facts(asked)
+    if facts is None:
+        raise InputError(
+            f"{asked / 'manifest.json'} does not say what the run trained with (a run"
+            f" of an older version, or none that was trained); `tljax train"
+            f" --config={asked / 'config.json'} --workdir=...` trains it alone"
+        )
+    sources = _together(asked, facts)
+    shared = Path(os.path.commonpath([one.parent for one in sources]))
+    targets = [folder / one.relative_to(shared) for one in sources]
+    if set(sources) & set(targets):
+        raise InputError(
+            f"--workdir={folder} is where the runs are that are to be repeated; give"
+            " another folder"
+        )
+    others = len(sources) - 1
+    print(
+        f"{asked.name} trained {f'with {others} others' if others else 'by itself'}"
+        f" ({facts['mode']}, {min(facts['together'], len(sources))} at a time)"
+    )
+    with work_folder(folder):
+        _train(facts, sources, targets, folder)
+    return _compare(asked, sources, targets)
+
+
+def _facts(run: Path) -> dict[str, Any] | None:
+    """What a run's manifest says of its population; None if nothing."""
+    path = run / "manifest.json"
+    facts = read_record(path).get("population") if path.exists() else None
+    return facts if isinstance(facts, dict) else None
+
+
+def _together(run: Path, facts: Mapping[str, Any]) -> list[Path]:
+    """The folders of all that trained together, in order."""
+    return [(run / name).resolve() for name in facts["members"]]
+
+
+def _train(facts: Mapping[str, Any], sources, targets, folder: Path) -> None:
+    """The same population, divided as it was."""
+    from tljax.cli.finetune import finetune  # late: imports JAX
+    from tljax.cli.members import Division, Member, read_division, write_division
+    from tljax.cli.pretrain import pretrain
+
+    configs = [read_record(source / "config.json", "kind") for source in sources]
+    members = [
+        Member(from_config(SETTINGS_OF_KIND[config["kind"]], config), target)
+        for config, target in zip(configs, targets, strict=True)
+    ]
+    prune = _prune(facts["prune"], targets)
+    if members[0].settings.kind == "pretrain":
+        pretrain(members[0].settings, targets[0], prune=prune)
+        return
+    populations = folder / "populations"
+    if not read_division(populations, members):
+        division = Division(facts["mode"], facts["together"])
+        write_division(populations, members, division)
+    finetune(members, populations=populations, prune=prune)
+
+
+def _prune(compared: Mapping[str, Any] | None, targets: Sequence[Path]):
+    """Who compared the runs, with what it knew before they began."""
+    from tljax.sweep.prune import Asha, Prune
+
+    if compared is None:
+        return None
+    trials: dict[int, list[Path]] = {}
+    for trial, target in zip(compared["trials"], targets, strict=True):
+        trials.setdefault(trial, []).append(target)
+    asha = Asha(compared["direction"], seen=compared["seen"])
+    return Prune(asha, trials, compared["metric"])
+
+
+def _compare(asked: Path, sources: Sequence[Path], targets: Sequence[Path]) -> int:
+    """Says which runs are the same; 1 if the one that was asked for is not.
+
+    Left out are those that in the end trained otherwise, memory being out.
+    """
+    same = {}
+    for source, target in zip(sources, targets, strict=True):
+        facts = _facts(source)
+        if facts and _together(source, facts) == sources:
+            hashes = [final_record(one)["params_sha256"] for one in (source, target)]
+            same[source] = hashes[0] == hashes[1]
+    print(
+        f"{sum(same.values())} of {len(same)} runs end with the same parameters, to the"
+        " bit"
+    )
+    if not all(same.values()):
+        other = [one.name for one, is_same in same.items() if not is_same]
+        print(f"not the same: {', '.join(other)}")
+        there, here = (
+            read_record(one / "manifest.json")
+            for one in (asked, targets[sources.index(asked)])
+        )
+        for name in _OF_MACHINE:
+            for line in differing_keys(there[name], here[name], name):
+                print(line)
+    return 0 if same[asked] else 1
