@@ -134,7 +134,9 @@ class CrewStart:
         Ridge and temperature are the probe's, by left-one-out likelihood, so that the
         first logits are as sure as the features allow.
 
-        Source: LP-FT, Kumar et al. 2022; the probe there is a logistic regression.
+        Source: LP-FT, Kumar et al. 2022, section 3: v = argmin ||B0 x v - y||^2 of the
+        frozen features B0 x, then all of (v, B0) moves. In their experiments the probe
+        is a logistic regression.
         """
         chosen = self.data.learned(settings)
         if len(chosen) < 2:

@@ -202,7 +202,7 @@ def apply_direction(
 
     Muon's matrices move at lr_muon; layer i by layer_decay^(N - i) of the head's rate,
     N - 1 being the highest that moves (ULMFiT, section 3.2); LoRA's b by lora_plus x
-    the rate of its a (LoRA+, Hayou et al. 2024).
+    the rate of its a (LoRA+, Hayou et al. 2024: eta_B = lambda eta_A, lambda > 1).
 
     A layer whose turn it is not (`unfreeze.turns`) neither moves nor decays. Its
     gradient is computed all the same: it counts for clip_norm, and its moments run on,

@@ -51,7 +51,11 @@ def traced(settings: TransferSettings, hparams: Mapping[str, Any]) -> TransferSe
 
 
 def scale_of(settings: TransferSettings) -> float | jax.Array:
-    """Of the addition: alpha / R, or alpha / sqrt(R) (rsLoRA, Kalajdzievski 2023)."""
+    """s of the addition s a b: alpha / R, or alpha / sqrt(R) (rsLoRA).
+
+    Source: Hu et al. 2021, section 4.1; Kalajdzievski 2023, theorem 3.2: with s of the
+    order of R^(-1/2) neither outputs nor gradients grow or vanish with R.
+    """
     if isinstance(settings, Traced):
         return settings.scale
     power = 0.5 if settings.scaling == "rank_stabilized" else 1.0
