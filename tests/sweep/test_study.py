@@ -92,6 +92,73 @@ def test_a_trial_is_granted_to_one_worker(opened):
     assert [one.number for one in second.claim([2])] == [2]
 
 
+def test_of_workers_that_claim_at_once_each_trial_goes_to_one(opened):
+    trials, names = 30, "abc"
+    points = [{"lr": 0.001 * (i + 1), "method": "full"} for i in range(trials)]
+    workers = [opened(name) for name in names]
+    workers[0].plan_trials(SPACE, points, groups=[0] * trials)
+
+    def claim_all(worker):
+        granted = []
+        for number in range(trials):
+            granted += [one.number for one in worker.claim([number])]
+        return granted
+
+    with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+        granted = list(pool.map(claim_all, workers))
+    assert sorted(sum(granted, [])) == list(range(trials))
+
+
+def test_what_others_have_now_is_not_given_back(opened):
+    first, second = opened("a"), opened("b")
+    first.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
+    first.claim([0, 1])
+    opened("a").reclaim()
+    second.claim([0])
+    first.give_back([0, 1])  # it slept, and wakes
+    assert [one.state for one in second.trials()] == ["running", "waiting", "waiting"]
+
+
+def test_a_study_whose_maker_was_killed_before_it_said_its_plan_goes_on(
+    storage, request, monkeypatch
+):
+    name = request.node.name
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.storages._CachedStorage, "set_study_user_attr", _killed)
+        patched.setattr(optuna.storages.JournalStorage, "set_study_user_attr", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            Study(storage, name, "a", PLAN)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with Study(storage, name, "a", PLAN), Study(storage, name, "b", PLAN):
+        pass
+    with pytest.raises(InputError, match="of another sweep"):
+        Study(storage, name, "b", {**PLAN, "search": "grid"})
+
+
+def _killed(*given):
+    raise KeyboardInterrupt
+
+
+def test_a_trial_of_a_learning_search_is_whole_or_none(opened, monkeypatch):
+    """Whatever its worker had said of it when it was killed."""
+    study, said, say = opened(), [], optuna.Trial.set_user_attr
+
+    def killed(trial, name, value):
+        if len(said) == 2:
+            raise KeyboardInterrupt
+        said.append(name)
+        say(trial, name, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Trial, "set_user_attr", killed)
+        with pytest.raises(KeyboardInterrupt):
+            study.ask(SPACE, seed=0, group=lambda point: 0)
+    assert len(said) == 2 and study.trials() == []
+    study.reclaim()
+    study.ask(SPACE, seed=0, group=lambda point: 0)
+    assert len(study.trials()) == 1
+
+
 def test_what_a_gone_worker_held_waits_again(opened):
     first, second = opened("a"), opened("b")
     first.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
@@ -237,6 +304,8 @@ def test_another_sweep_of_that_name_is_refused(opened):
 def test_a_storage_is_named_without_its_password():
     url = "postgresql://me:s3cret@host:5432/db"
     assert hidden(url) == "postgresql://me:***@host:5432/db"
+    url = "postgresql://host/db?user=me&password=s3cret&sslmode=require"
+    assert "s3cret" not in hidden(url) and hidden(url).endswith("&sslmode=require")
     assert hidden("sqlite:////a/b@c.db") == "sqlite:////a/b@c.db"
 
 

@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tljax.settings import InputError
 from tljax.sweep.space import Dimension, Point, Space
-from tljax.train.files import canonical_json
+from tljax.train.files import canonical_json, disk_full, write_error
 from tljax.train.record import differing_keys
 
 STATES = {
@@ -126,6 +126,9 @@ class Study:
         except optuna.exceptions.DuplicatedStudyError:
             self._id = self._storage.get_study_id_from_name(name)
             self._compare(storage)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Ends the connection."""
@@ -144,10 +147,13 @@ class Study:
                 break
             time.sleep(0.1)
             theirs = self._attribute(_PLAN)
+        if theirs is None:  # it was killed before it said of what plan it is
+            theirs = canonical_json(self.plan)
+            self._storage.set_study_user_attr(self._id, _PLAN, theirs)
         if theirs != canonical_json(self.plan):
             self.close()
-            old, new = json.loads(theirs or "{}"), json.loads(canonical_json(self.plan))
-            differ = next(iter(differing_keys(old, new, "sweep")), "it has no plan")
+            old, new = json.loads(theirs), json.loads(canonical_json(self.plan))
+            differ = next(iter(differing_keys(old, new, "sweep")))
             raise InputError(
                 f"{hidden(storage)} holds a study {self.name!r} of another sweep"
                 f" ({differ}); give --study=NAME for one of its own"
@@ -192,9 +198,9 @@ class Study:
         asked = study.ask()
         _suggest(asked, space)
         for name, value in (
-            ("number", asked.number),
             ("group", group(asked.params)),
             ("worker", self.worker),
+            ("number", asked.number),  # last: who has none is no trial of ours yet
         ):
             asked.set_user_attr(name, value)
         return next(one for one in self.trials() if one.number == asked.number)
@@ -258,9 +264,11 @@ class Study:
             self._change(trial_id, TrialState.FAIL)
 
     def give_back(self, numbers: Sequence[int]) -> None:
-        """Trials of this worker's that wait again."""
+        """Trials of this worker's that wait again; those that others have now stay."""
         for number in numbers:
-            self._let_go(self._id_of(number))
+            there = self._storage.get_trial(self._id_of(number))
+            if there.user_attrs.get("worker") == self.worker:
+                self._let_go(there._trial_id)
 
     def _let_go(self, trial_id: int) -> None:
         # The name goes first: who claims the trial next has not signed it at once, and
@@ -407,9 +415,13 @@ def mend_journal(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def lost_in_one_line(storage: str) -> Iterator[None]:
-    """A storage that goes away while it is used is an InputError."""
+    """A storage that goes away while it is used, or is full, is an InputError."""
     try:
         yield
+    except OSError as error:
+        if disk_full(error):
+            raise write_error(pathlib.Path(storage), error) from error
+        raise
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.DBAPIError) as error:
         why = str(error.__cause__ or error).strip().splitlines()[0]
         raise InputError(
@@ -420,7 +432,8 @@ def lost_in_one_line(storage: str) -> Iterator[None]:
 
 def hidden(storage: str) -> str:
     """A storage's name without its password."""
-    return re.sub(r"(//[^:/@]*):[^@]*@", rf"\1:{HIDDEN}@", storage)
+    storage = re.sub(r"(//[^:/@]*):[^@]*@", rf"\1:{HIDDEN}@", storage)
+    return re.sub(r"([?&]password=)[^&]*", rf"\1{HIDDEN}", storage)
 
 
 def _tables(url: str) -> RDBStorage:
@@ -438,6 +451,21 @@ def _tables(url: str) -> RDBStorage:
                 raise
             time.sleep(random.uniform(0.2, 0.6))
     return RDBStorage(url)
+
+
+def _lock_before_reading(engine: sqlalchemy.Engine) -> None:
+    """SQLite's transactions begin by locking the file.
+
+    As its driver has it, two workers that look at a trial before either changes it
+    would both be granted it (SQLAlchemy's documentation, 'Serializable isolation').
+    """
+    engine.dispose()  # connections that were made without
+    sqlalchemy.event.listen(
+        engine, "connect", lambda made, _: setattr(made, "isolation_level", None)
+    )
+    sqlalchemy.event.listen(
+        engine, "begin", lambda held: held.exec_driver_sql("BEGIN IMMEDIATE")
+    )
 
 
 def _open(storage: str, opened: contextlib.ExitStack) -> optuna.storages.BaseStorage:
@@ -463,6 +491,8 @@ def _open(storage: str, opened: contextlib.ExitStack) -> optuna.storages.BaseSto
             f"--storage={shown} cannot be reached: {why}; mend that, or leave --storage"
             " out for a journal in the work folder"
         ) from error
+    if found.engine.dialect.name == "sqlite":
+        _lock_before_reading(found.engine)
     opened.callback(found.engine.dispose)
     opened.callback(found.remove_session)
     return optuna.storages.get_storage(found)
