@@ -65,3 +65,15 @@ def test_what_needs_no_jax_imports_none(argv, status):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_training_imports_what_it_may_never_need_when_it_needs_it():
+    code = (
+        "import sys, tljax.cli.finetune, tljax.cli.pretrain\n"
+        "late = {'grain', 'gguf', 'orbax', 'tensorflow_datasets'} & set(sys.modules)\n"
+        "sys.exit(str(late) if late else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from tljax.data.packages import PACKAGED, Package
 from tljax.data.sources import open_source
-from tljax.data.splits import SPLITS, Example, distinct
+from tljax.data.splits import SPLITS, Example, distinct, split_hash
 from tljax.data.stored import open_tfds
 from tljax.settings import InputError
 
@@ -76,6 +77,40 @@ def test_a_prepared_source_needs_its_package_no_more(cache):
     (cache / "packages" / WHEEL).unlink()
     again = open_source("pkg:rotten_tomatoes", cache=cache)
     assert [again.split_hash(split) for split in SPLITS] == hashes
+
+
+def test_what_is_known_of_prepared_files_is_told_unopened(cache, monkeypatch):
+    first = open_source("pkg:rotten_tomatoes", cache=cache)
+    for split in SPLITS:
+        assert first.split_hash(split) == split_hash(first.examples(split))
+    monkeypatch.setattr("tljax.data.builders.prepare_packaged", None)
+    again = open_source("pkg:rotten_tomatoes", cache=cache)
+    assert [again.split_hash(split) for split in SPLITS] == [
+        first.split_hash(split) for split in SPLITS
+    ]
+    assert [len(again.examples(split)) for split in SPLITS] == [25, 5, 10]
+    assert again.notes == first.notes
+
+
+def test_of_prepared_files_that_changed_nothing_is_known(cache):
+    open_source("pkg:rotten_tomatoes", cache=cache)
+    (metadata,) = cache.glob("prepared/*/*/1.0.0/metadata.json")
+    metadata.write_text('{"duplicates": 3, "conflicts": 0}')
+    source = open_source("pkg:rotten_tomatoes", cache=cache)
+    assert source.notes == ("3 repeated texts dropped",)
+
+
+@pytest.mark.parametrize("kept", ["", "{"])
+def test_facts_that_cannot_be_read_or_kept_are_found_anew(cache, kept):
+    first = open_source("pkg:rotten_tomatoes", cache=cache)
+    (facts,) = cache.glob("known/*/facts.json")
+    facts.write_text(kept)
+    again = open_source("pkg:rotten_tomatoes", cache=cache)
+    assert again.split_hash("test") == first.split_hash("test")
+    shutil.rmtree(cache / "known")
+    (cache / "known").write_text("a file, so that nothing can be kept in it")
+    again = open_source("pkg:rotten_tomatoes", cache=cache)
+    assert again.split_hash("test") == first.split_hash("test")
 
 
 @pytest.mark.parametrize("rows_written", [0, 12, 28, 40])

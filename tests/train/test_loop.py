@@ -68,15 +68,17 @@ class Sitting:
       poison: {step: sum that is not finite there}.
       losses: of the validations, member by member; None = of the walk's place.
       pruned: (folder) -> what is asked who is to end.
+      started: of the job, where the first step is told of.
     """
 
     def __init__(self, folder, steps, *, stride=None, fail_at=None, poison=None,
                  losses=None, choose="last", every=0.0, looks=(3, 2), patience=0,
-                 others=False, pruned=None):  # fmt: skip
+                 others=False, pruned=None, started=None):  # fmt: skip
         self.folder, self.steps, self.stride = folder, steps, stride
         self.fail_at, self.poison, self.losses = fail_at, poison or {}, losses
         self.calls, self.place, self.interrupt_at, self.interrupts = 0, 0, None, 1
         self.others, self.pruned = others, pruned and pruned(folder)
+        self.started = started
         self.settings = RecordSettings(
             rounds=looks[0], validations=looks[1], checkpoint_seconds=every,
             checkpoints_kept=1, choose=choose, patience=patience,
@@ -120,6 +122,7 @@ class Sitting:
             tokens_per_step=10,
             stride=self.stride,
             others=self.others,
+            started=self.started,
             pruned=self.pruned,
         )
         records = [record.RunRecord(self.folder / f"m{i}") for i in range(members)]
@@ -373,6 +376,13 @@ def test_among_others_only_the_member_that_is_not_finite_ends(tmp_path, every, s
 def test_a_loss_that_is_not_finite_before_any_checkpoint(tmp_path):
     with pytest.raises(InputError, match="by step 2; none was kept yet"):
         Sitting(tmp_path, [6], stride=1, poison={2: "nats"}, every=1e6).run()
+
+
+def test_the_first_step_is_told_of_before_the_second(tmp_path):
+    sitting = Sitting(tmp_path, [6], stride=1, fail_at=1, started=0.0)
+    with pytest.raises(Killed):
+        sitting.run()
+    assert sitting.progress.said.startswith("first step after")
 
 
 def test_control_c_ends_the_step_keeps_it_and_goes_on_later(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 from tljax.cli import parts
 from tljax.cli.members import Member
 from tljax.data import batches
+from tljax.data.corpus import training_iterator
 from tljax.data.labelled import LabelledSet, load_labelled, nested_subset
 from tljax.data.sources import open_source
 from tljax.data.token_store import open_token_store
@@ -130,8 +131,6 @@ class CrewData:
 
     def _open_text(self) -> dict[str, np.ndarray]:
         """Rows of other text: so many whatever the members, for theirs are drawn."""
-        from tljax.data.corpus import training_iterator  # late: Grain takes a second
-
         settings = self.settings.regularize
         source = open_source(settings.replay_source)
         self.facts |= parts.data_facts(source, ("train",))

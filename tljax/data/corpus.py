@@ -7,16 +7,15 @@ Order is a pure function of (seed, epoch, place); training rows hold no padding.
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-import grain
 import numpy as np
 
 from tljax.data.packing import pack_rows
 from tljax.data.token_store import TokenStore
 
 
-class TrainingIterator(grain.DatasetIterator):
+class TrainingIterator(Iterator[dict[str, np.ndarray]]):
     """Endless batches of whole rows, cut from documents laid end to end.
 
     Documents E a b c, E d e, … in rows of 5 (segments start at 1 in every row):
@@ -27,10 +26,9 @@ class TrainingIterator(grain.DatasetIterator):
     """
 
     def __init__(
-        self, store: TokenStore, order: grain.MapDataset, *, batch: int, length: int
+        self, store: TokenStore, order: Sequence[int], *, batch: int, length: int
     ):
-        """Args: order: endless dataset of document numbers; the rest as below."""
-        super().__init__()
+        """Args: order: of document numbers, without end; the rest as below."""
         self._store, self._order = store, order
         self._batch, self._length = batch, length
         self._place, self._token = 0, 0
@@ -93,6 +91,8 @@ def training_iterator(
       An iterator over {"tokens_BL", "targets_BL", "segments_BL"}, int32, with
       get_state() and set_state(). Every position has a target.
     """
+    import grain  # late: a second, Orbax being part of it; only training rows need it
+
     # grain shuffles epoch e of seed s as epoch e - 1 of seed s + 1: neighbouring seeds
     # would share their orders, so the seed is spread over 32 bits first.
     spread = int(np.random.SeedSequence(seed).generate_state(1)[0])

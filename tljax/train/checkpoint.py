@@ -13,12 +13,12 @@ import logging
 import os
 import pathlib
 import shutil
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from tljax.settings import InputError
 from tljax.train.files import disk_full
@@ -31,6 +31,13 @@ Tree = Any
 logging.getLogger("absl").addFilter(
     lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname
 )
+
+
+def _orbax() -> types.ModuleType:
+    """Imported when something is read or written: a run's first step comes before."""
+    import orbax.checkpoint
+
+    return orbax.checkpoint
 
 
 class Restored(NamedTuple):
@@ -50,15 +57,24 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path | str, kept: int):
-        self.folder = pathlib.Path(folder).absolute()
+        self.folder, self._kept = pathlib.Path(folder).absolute(), kept
+        self._manager = None  # as long as there is nothing to read or write
         with self._clear_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if any(self.folder.iterdir()):
+                self._open()
+
+    def _open(self) -> Any:
+        ocp = _orbax()
+        if self._manager is None:
             self._manager = ocp.CheckpointManager(
                 self.folder,
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=kept, cleanup_tmp_directories=True
+                    max_to_keep=self._kept, cleanup_tmp_directories=True
                 ),
                 item_names=("arrays", "extra"),
             )
+        return self._manager
 
     def save(self, step: int, tree: Tree, extra: Mapping[str, Any]) -> None:
         """Waits for the save before, copies what is given and writes it behind.
@@ -73,11 +89,13 @@ class Checkpoints:
         """
         leaves = flatten(tree)
         facts = {"extra": copy.deepcopy(extra), "leaves": _describe(leaves)}
+        ocp = _orbax()
         with self._clear_errors():
-            self._manager.wait_until_finished()
+            manager = self._open()
+            manager.wait_until_finished()
             if step == self.latest_step():
                 return
-            self._manager.save(
+            manager.save(
                 step,
                 args=ocp.args.Composite(
                     arrays=ocp.args.PyTreeSave(leaves), extra=ocp.args.JsonSave(facts)
@@ -87,8 +105,9 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when the last save is on disk; raises as `save` does."""
-        with self._clear_errors():
-            self._manager.wait_until_finished()
+        if self._manager is not None:
+            with self._clear_errors():
+                self._manager.wait_until_finished()
 
     def latest_step(self) -> int | None:
         """The step of the newest whole checkpoint; None if there is none."""
@@ -99,7 +118,9 @@ class Checkpoints:
 
         Orbax's own list forgets the oldest before its successor is safe.
         """
-        return sorted(ocp.utils.checkpoint_steps(self.folder))
+        if self._manager is None:
+            return []
+        return sorted(_orbax().utils.checkpoint_steps(self.folder))
 
     def restore(self, template: Tree, step: int | None = None) -> Restored:
         """Reads a checkpoint, bit for bit.
@@ -115,6 +136,7 @@ class Checkpoints:
         step = self.latest_step() if step is None else step
         if step is None or step not in self.steps():
             raise InputError(f"{self.folder} holds no checkpoint of step {step}")
+        ocp = _orbax()
         facts = self._manager.restore(
             step, args=ocp.args.Composite(extra=ocp.args.JsonRestore())
         )["extra"]
@@ -137,8 +159,9 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            with contextlib.suppress(Exception):
-                self._manager.close()
+            if self._manager is not None:
+                with contextlib.suppress(Exception):
+                    self._manager.close()
 
     @contextlib.contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -187,7 +210,8 @@ def _check_leaves(
             raise InputError(f"{where} has {path} {there}, this run expects {asked}")
 
 
-def _restore_args(leaf: Any) -> ocp.RestoreArgs:
+def _restore_args(leaf: Any) -> Any:
+    ocp = _orbax()
     if getattr(leaf, "sharding", None) is None:
         return ocp.RestoreArgs(restore_type=np.ndarray)
     return ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape)
@@ -201,6 +225,7 @@ def save_params(folder: pathlib.Path | str, params: Mapping[str, Any]) -> None:
     Raises:
       InputError: the disk is full; what the folder held before is still there.
     """
+    ocp = _orbax()
     folder = pathlib.Path(folder).absolute()
     fresh, old = (folder.with_name(folder.name + end) for end in (".new", ".old"))
     _remove_rests(folder)
@@ -247,7 +272,8 @@ def load_params(folder: pathlib.Path | str) -> dict[str, Any]:
     if not folder.exists():
         raise InputError(f"{folder} does not exist: its run has not ended; train it")
     with _reading(folder) as (reader, tree):
-        plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        args = _orbax().RestoreArgs(restore_type=np.ndarray)
+        plain = jax.tree.map(lambda _: args, tree)
         return reader.restore(folder, restore_args=plain)
 
 
@@ -262,10 +288,10 @@ def params_shapes(folder: pathlib.Path | str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _reading(folder: pathlib.Path) -> Iterator[tuple[ocp.PyTreeCheckpointer, Tree]]:
+def _reading(folder: pathlib.Path) -> Iterator[tuple[Any, Tree]]:
     """Orbax's reader of parameters and their tree; what is not whole, in one line."""
     try:
-        with contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
+        with contextlib.closing(_orbax().PyTreeCheckpointer()) as reader:
             yield reader, reader.metadata(folder).item_metadata.tree
     # Orbax stumbles over a damaged file wherever it first needs what is not in it
     except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:

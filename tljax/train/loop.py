@@ -140,6 +140,8 @@ class _Loop:
             self._collect()
             self.work.state, self.pending = state, sums
             self.done = target
+            if not self.first_told:  # at once: else it is told after the second
+                self._tell_of_first()
             self.progress.update(
                 int(target.sum()), loss=self._loss(), tokens=self._tokens()
             )
@@ -174,15 +176,17 @@ class _Loop:
         stop = {"step": int(self.done[i]), "of_steps": of_steps, "reason": reason}
         self.stopped[i], self.sums[i] = stop, {}
 
+    def _tell_of_first(self):
+        jax.block_until_ready(self.pending)
+        self.first_told = True
+        waited = time.monotonic() - self.work.started
+        self.progress.say(f"first step after {waited:.1f} s")
+
     def _collect(self):
         """Adds the pending sums to the members'; here the host waits for the device."""
         if self.pending is None:
             return
         sums, self.pending = jax.device_get(self.pending), None
-        if not self.first_told:
-            self.first_told = True
-            waited = time.monotonic() - self.work.started
-            self.progress.say(f"first step after {waited:.1f} s")
         for i, total in enumerate(self.sums):
             if self.stopped[i]:
                 continue
