@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_what_trained_side_by_side_is_trained_so_again(
     assert "1-s0 trained with 1 others (vmap, 2 at a time)" in said
     assert "2 of 2 runs end with the same parameters, to the bit" in said
     there = {path.name for path in (tmp_path / "again").iterdir()}
-    assert there == {"1-s0", "1-s1"}
+    assert there == {"1-s0", "1-s1", "replay.json"}
 
 
 def test_who_was_compared_is_compared_with_the_same_again(members, tmp_path, capsys):
@@ -94,7 +95,7 @@ def test_a_difference_is_told_with_what_else_differs(
     manifest["versions"]["jax"] = "0.1"
     (run / "manifest.json").write_text(json.dumps(manifest))
     capsys.readouterr()
-    assert replay(run, tmp_path / "again") == 1
+    assert replay(run, tmp_path / "other") == 1
     said = capsys.readouterr().out
     assert "0 of 1 runs" in said and f"not the same: {run.name}" in said
     assert 'versions.jax is "0.1" there' in said
@@ -119,6 +120,32 @@ def test_what_cannot_be_repeated_is_refused(labelled_run, copy_of, tmp_path, ref
     said = refused("replay", f"--run={run}", f"--workdir={folder}")
     assert "does not say what the run trained with" in said
     assert not folder.exists()
+
+
+def test_runs_that_were_there_are_not_taken_for_a_replay(
+    labelled_run, tmp_path, monkeypatch, capsys
+):
+    folder = tmp_path / "again"
+    shutil.copytree(labelled_run, folder / labelled_run.name)
+    assert replay(labelled_run, folder) == 2
+    assert "holds other runs (it has reviews)" in capsys.readouterr().err
+    shutil.rmtree(folder)
+    assert replay(labelled_run, folder) == 0
+    assert replay(labelled_run, folder) == 0  # it has ended: compared once more
+    monkeypatch.setattr("tljax.cli.replay.code_sha256", lambda: "of a later version")
+    assert replay(labelled_run, folder) == 2
+    assert "replay.code_sha256 is" in capsys.readouterr().err
+
+
+def test_one_that_was_no_number_is_repeated(members, tmp_path):
+    (mine, *_) = members(tmp_path / "mine")
+    optim = dataclasses.replace(mine.settings.optim, lr_peak=1e38)
+    mine = dataclasses.replace(
+        mine, settings=dataclasses.replace(mine.settings, optim=optim)
+    )
+    finetune.finetune([mine], populations=tmp_path / "populations", others=True)
+    assert final_record(mine.folder)["stopped"]["reason"] == "not finite"
+    assert replay(mine.folder, tmp_path / "again") == 0
 
 
 def test_a_kill_between_last_records_trains_nobody_again(

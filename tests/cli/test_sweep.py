@@ -15,10 +15,16 @@ import tljax
 from tljax.cli import contradictions
 from tljax.cli.config import load_config
 from tljax.cli.main import main
-from tljax.cli.sweep import group
+from tljax.cli.sweep import group, tune
 from tljax.cli.sweep.runs import Runs
-from tljax.settings import SETTINGS_OF_KIND, InputError
+from tljax.settings import (
+    SETTINGS_OF_KIND,
+    FinetuneSettings,
+    InputError,
+    from_config,
+)
 from tljax.sweep.launch import Outcome
+from tljax.sweep.study import Trial
 from tljax.train.record import final_record, is_finished
 
 OVERS = ["--over=optim.lr_peak=log(1e-3,1e-1)", "--over=transfer.method=full,head"]
@@ -147,6 +153,17 @@ def test_a_population_of_which_another_worker_took_trials_is_forgotten(tmp_path)
     assert not stopped.exists()
 
 
+def test_a_population_that_had_been_split_goes_on_in_its_parts(tmp_path):
+    runs = Runs(tmp_path, {}, seeds=1, metric="validation/accuracy", overridden=())
+    trials = [Trial(i, {}, "running", 0) for i in range(4)]
+    assert runs.parts(trials) == [trials]
+    (tmp_path / "groups").mkdir()
+    half = tmp_path / "groups" / "0002x2.json"
+    half.write_text(json.dumps({"trials": [[2, {}], [3, {}]]}))
+    assert runs.parts(trials) == [trials[2:], trials[:2]]
+    assert runs.parts(trials[:3]) == [trials[:3]]  # another worker has taken the last
+
+
 def test_a_population_goes_on_from_what_earlier_ones_have_reached(
     finetune_arguments, tmp_path
 ):
@@ -158,19 +175,48 @@ def test_a_population_goes_on_from_what_earlier_ones_have_reached(
     config = load_config(path, overrides, kinds=SETTINGS_OF_KIND)
     config["task"]["score_test"] = False
     config["optim"]["lr_peak"] = 0.0  # learns nothing
-    folder, seen = tmp_path / "trials" / "0003", tmp_path / "asha.json"
+    folder = tmp_path / "trials" / "0003"
     rung = {str(number): 1.0 for number in range(3)}
-    seen.write_text(json.dumps({"1": rung, "2": rung}))
     group_file = tmp_path / "group.json"
     prune = {"direction": "maximize", "metric": "validation/accuracy"}
-    prune |= {"seen": str(seen), "trials": {"3": [str(folder)]}}
+    prune |= {"seen": {"1": rung, "2": rung}, "trials": {"3": [str(folder)]}}
     members = [{"folder": str(folder), "config": config}]
     populations = str(tmp_path / "populations")
     job = {"members": members, "populations": populations, "prune": prune}
     group_file.write_text(json.dumps(job))
     assert group.main([str(group_file)]) == 0
     assert final_record(folder)["stopped"]["reason"] == "pruned"
-    assert any("3" in values for values in json.loads(seen.read_text()).values())
+    # what it has reached, later ones are told from its records
+    asked = {"seeds": 1, "metric": "validation/accuracy", "overridden": ()}
+    found = Runs(tmp_path, config, **asked, prune=True)._seen(())
+    assert found and {number for one in found.values() for number in one} == {"3"}
+    assert Runs(tmp_path, config, **asked, prune=True)._seen([3]) == {}
+
+
+def test_an_arm_for_which_memory_is_out_is_tuned_in_halves(
+    finetune_arguments, tmp_path, monkeypatch
+):
+    flags = dict(one[2:].split("=", 1) for one in finetune_arguments)
+    path = flags.pop("config")
+    overrides = {name.removeprefix("config."): text for name, text in flags.items()}
+    config = load_config(path, overrides, kinds=SETTINGS_OF_KIND)
+    trained, train = [], tune.finetune
+
+    def finetune(members, **given):
+        trained.append(len(members))
+        if len(members) > 1:
+            raise MemoryError
+        train(members, **given)
+
+    monkeypatch.setattr(tune, "finetune", finetune)
+    found = tune.tune(
+        from_config(FinetuneSettings, config),
+        [{"optim.lr_peak": 0.01}, {"optim.lr_peak": 0.1}],
+        seeds=1, folder=tmp_path / "tuning", populations=tmp_path / "populations",
+        title="tune",
+    )  # fmt: skip
+    assert trained == [2, 1, 1]
+    assert {one.state for one in found} == {"complete"}
 
 
 def test_a_dry_run_shows_what_trains_together_and_writes_nothing(

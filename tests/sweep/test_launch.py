@@ -97,19 +97,29 @@ def test_one_that_breaks_its_process_fails_alone(study):
     assert study.trials()[3].reason == "its process broke off"
 
 
-def test_one_killed_from_outside_is_trained_once_more(study):
-    kills = iter([True, True, True, False])  # of 3, of 0 and of 0 again; then none
-
+def test_what_is_killed_from_outside_is_trained_once_more_then_in_halves(study):
     def fails(trials):
         killed = LaunchError("it was killed", killed=True)
-        alone = [one.number for one in trials] in ([0], [2])
-        return killed if len(trials) > 1 or (alone and next(kills)) else None
+        return killed if trials[0].number == 0 or len(training.launched) == 8 else None
 
     training = Training(study, fails)
     training.work()
-    assert training.launched[:6] == [[0, 2, 3, 5], [0, 2], [0], [0], [2], [2]]
+    assert training.launched == [
+        [0, 2, 3, 5], [0, 2, 3, 5], [0, 2], [0, 2], [0], [0], [2], [3, 5], [3, 5],
+        [1, 4],
+    ]  # fmt: skip
     assert states(study) == ["failed"] + ["complete"] * 5
-    assert "trial 2: it was killed; once more" in training.said
+    assert "4 trials together: it was killed; once more" in training.said
+    assert "trial 0: it was killed; once more" in training.said
+
+
+def test_what_had_been_split_when_it_was_stopped_goes_on_so(study):
+    training = Training(study)
+    work_through(
+        study, launch=training.launch, outcome=training.outcome,
+        parts=lambda trials: [trials[:1], trials[1:]],
+    )  # fmt: skip
+    assert training.launched == [[0], [2, 3, 5], [1], [4]]
 
 
 def test_after_a_stop_the_populations_keep_their_order(study):

@@ -71,6 +71,7 @@ def finetune(
     populations: pathlib.Path,
     title: str = "fine-tune",
     prune: Prune | None = None,
+    others: bool = False,
 ) -> None:
     """Runs or resumes the members; those that have ended stay as they are.
 
@@ -80,6 +81,8 @@ def finetune(
       title: of the progress bar.
       prune: says after validations which members end, others being better. They then
         train side by side, as many as memory allows, whatever the mode.
+      others: whether runs that are not here go on: then a member whose loss is not
+        finite ends, with a record that says so, also where it is the only one.
 
     Raises:
       InputError: something given cannot be used; nothing is overwritten.
@@ -108,7 +111,7 @@ def finetune(
     for one in members:
         keep_data(one.folder, crew.data.facts)
     division = division or _divide(crew, members, populations, prune)
-    whole = Population(members, division, prune, seen)
+    whole = Population(members, division, prune, seen, others or len(members) > 1)
     plans = [crew.data.plans[one.folder] for one in members]
     done = done_tokens = 0
     with Progress(title, sum(plan.steps for plan in plans)) as progress:
@@ -197,7 +200,7 @@ def _train_group(crew, group, whole, populations, progress) -> None:
         set_data_state=lambda place: None,
         tokens_per_step=sum(tokens) / sum(plan.steps for plan in plans),
         chosen=lambda state: state.chosen,
-        others=len(crew.data.plans) > 1,
+        others=whole.others,
         pruned=whole.prune,
     )
     folder = populations / identity(group)

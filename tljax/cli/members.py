@@ -67,12 +67,14 @@ class Population:
       division: how they train.
       prune: that compares them; None = nobody does.
       seen: `Asha.state` of prune before they began; None without it.
+      others: whether one whose loss is not finite ends while others go on.
     """
 
     members: Sequence[Member]
     division: Division
     prune: Prune | None
     seen: Mapping[str, Any] | None
+    others: bool
 
     def facts(self, one: Member, group: Sequence[Member]) -> dict[str, Any]:
         """What the manifest says of those that a run trained with.
@@ -98,9 +100,16 @@ class Population:
                 "seen": self.seen,
                 "trials": [trial_of[other.folder] for other in beside],
             }
-        names = [os.path.relpath(other.folder, one.folder) for other in beside]
+        names = [_from(other.folder, one.folder) for other in beside]
         division = dataclasses.asdict(self.division)
         return {**division, "members": names, "prune": compared}
+
+
+def _from(other: pathlib.Path, folder: pathlib.Path) -> str:
+    """A run's folder as seen from another's."""
+    if other.parent == folder.parent:  # of hundreds, each of each: without the disk
+        return "." if other == folder else f"../{other.name}"
+    return os.path.relpath(other, folder)
 
 
 def check_shared(members: Sequence[Member]) -> None:

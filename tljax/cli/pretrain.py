@@ -73,7 +73,7 @@ def pretrain(
         return
     alone = Member(settings, folder)
     seen = copy.deepcopy(prune.asha.state) if prune else None
-    whole = Population([alone], Division("turn", 1), prune, seen)
+    whole = Population([alone], Division("turn", 1), prune, seen, False)
     parts.prepare_devices(settings.mesh)
     mesh = sharding.make_mesh(settings.mesh)
     started = time.monotonic()

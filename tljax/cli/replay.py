@@ -11,7 +11,13 @@ from typing import Any
 
 from tljax.cli.command import Flag, read_only_flags, work_folder
 from tljax.settings import SETTINGS_OF_KIND, InputError, from_config
-from tljax.train.record import differing_keys, final_record, read_record
+from tljax.train.files import read_json, write_json
+from tljax.train.record import (
+    code_sha256,
+    differing_keys,
+    final_record,
+    read_record,
+)
 
 DESCRIPTION = """
 Trains a run once more in another folder and says whether it ends with the same
@@ -21,14 +27,15 @@ again, in the same order, as many at a time, with the same values known before.
 
   tljax replay --run=runs/sweep/trials/0017 --workdir=runs/again
 
-Exit status 0: the same; 1: not, and what is different of versions, devices and code.
-Stopped (Ctrl-C, or killed) and called again, it goes on.
+Exit status 0: the same; 1: not, and what is different of versions, devices, code, data
+and start. Stopped (Ctrl-C, or killed) and called again, it goes on.
 """
 FLAGS = (
     Flag("run", "DIR", "folder of a run that has ended", required=True),
     Flag("workdir", "DIR", "where the repeated runs are written", required=True),
 )
-_OF_MACHINE = ("versions", "code_sha256", "devices")
+_MADE_OF = ("versions", "code_sha256", "devices", "data", "init")
+_MARK = "replay.json"  # in the work folder: what is repeated there, by which code
 
 
 def run(argv: Sequence[str]) -> int | None:
@@ -63,6 +70,7 @@ def run(argv: Sequence[str]) -> int | None:
         f" ({facts['mode']}, {min(facts['together'], len(sources))} at a time)"
     )
     with work_folder(folder):
+        _mark(folder, sources)
         _train(facts, sources, targets, folder)
     return _compare(asked, sources, targets)
 
@@ -77,6 +85,25 @@ def _facts(run: Path) -> dict[str, Any] | None:
 def _together(run: Path, facts: Mapping[str, Any]) -> list[Path]:
     """The folders of all that trained together, in order."""
     return [(run / name).resolve() for name in facts["members"]]
+
+
+def _mark(folder: Path, sources: Sequence[Path]) -> None:
+    """Takes a folder for this replay. Raises: InputError: it holds something else.
+
+    Else runs that have ended, here or copied, would be compared, and none be trained.
+    """
+    asked = {"of": [str(one) for one in sources], "code_sha256": code_sha256()}
+    path = folder / _MARK
+    if path.exists():
+        differ = next(iter(differing_keys(read_json(path), asked, "replay")), None)
+    else:
+        there = {one.name for one in sources} & {one.name for one in folder.iterdir()}
+        differ = f"it has {min(there)}" if there else None
+    if differ:
+        raise InputError(
+            f"--workdir={folder} holds other runs ({differ}); give another folder"
+        )
+    write_json(path, asked)
 
 
 def _train(facts: Mapping[str, Any], sources, targets, folder: Path) -> None:
@@ -98,7 +125,8 @@ def _train(facts: Mapping[str, Any], sources, targets, folder: Path) -> None:
     if not read_division(populations, members):
         division = Division(facts["mode"], facts["together"])
         write_division(populations, members, division)
-    finetune(members, populations=populations, prune=prune)
+    # a loss that was not finite then will not be now
+    finetune(members, populations=populations, prune=prune, others=True)
 
 
 def _prune(compared: Mapping[str, Any] | None, targets: Sequence[Path]):
@@ -136,7 +164,7 @@ def _compare(asked: Path, sources: Sequence[Path], targets: Sequence[Path]) -> i
             read_record(one / "manifest.json")
             for one in (asked, targets[sources.index(asked)])
         )
-        for name in _OF_MACHINE:
-            for line in differing_keys(there[name], here[name], name):
+        for name in _MADE_OF:
+            for line in differing_keys(there.get(name), here.get(name), name):
                 print(line)
     return 0 if same[asked] else 1

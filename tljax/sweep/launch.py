@@ -1,8 +1,8 @@
 """Working through a study: a population after the other is claimed, trained, recorded.
 
     claim -> launch (yields while it trains) -> outcome of each trial, as it ends
-                 |- out of memory, a crash, refused: two halves, one after another
-                 |- alone and killed from outside: once more
+                 |- killed from outside: the same once more
+                 |- that too, out of memory, a crash, refused: two halves
                  '- alone: failed, with the reason
 
 What training is, the caller says (`launch`, `outcome`); nothing here knows of runs.
@@ -50,6 +50,7 @@ def work_through(
     launch: Launch,
     outcome: Callable[[Trial], Outcome | None],
     more: Callable[[], Sequence[Trial]] = tuple,
+    parts: Callable[[Sequence[Trial]], list[Sequence[Trial]]] = lambda them: [them],
     tell: Callable[[], None] = lambda: None,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -60,11 +61,13 @@ def work_through(
       launch: trains trials that share a program; yields now and then; raises
         LaunchError where it ends early.
       outcome: of a trial of this worker's; None while it trains.
+      parts: claimed trials of one group -> those that train together, in order: halves,
+        where the worker was stopped after a population had been split.
       more: asks for trials of this worker's when none waits (TPE); () = no more.
       tell: called now and then, to show how far it is.
       say: a line for the user.
     """
-    worker = _Worker(study, launch, outcome, tell, say)
+    worker = _Worker(study, launch, outcome, parts, tell, say)
     while True:
         study.reclaim()
         waiting = [one for one in study.trials() if one.state == "waiting"]
@@ -83,9 +86,9 @@ def work_through(
 
 
 class _Worker:
-    def __init__(self, study, launch, outcome, tell, say):
+    def __init__(self, study, launch, outcome, parts, tell, say):
         self.study, self.launch, self.outcome = study, launch, outcome
-        self.tell, self.say = tell, say
+        self.parts, self.tell, self.say = parts, tell, say
         self.alive = 0.0
 
     def run(self, trials: Sequence[Trial]) -> None:
@@ -97,7 +100,7 @@ class _Worker:
             self.study.give_back(list(left))
 
     def _run(self, left: dict[int, Trial]) -> None:
-        queue, again = [list(left.values())], set()
+        queue, again = list(self.parts(list(left.values()))), set()
         while queue:
             trials = queue.pop(0)
             try:
@@ -110,17 +113,18 @@ class _Worker:
             except LaunchError as error:
                 self._collect(trials, left)
                 rest = [one for one in trials if one.number in left]
-                if len(rest) > 1:
-                    half = -(-len(rest) // 2)
-                    self.say(
-                        f"{len(rest)} trials together: {error.reason}; they go on in"
-                        " two halves"
-                    )
-                    queue[:0] = [rest[:half], rest[half:]]
-                elif rest and error.killed and rest[0].number not in again:
-                    again.add(rest[0].number)
-                    self.say(f"trial {rest[0].number}: {error.reason}; once more")
+                if not rest:
+                    continue
+                same, many = tuple(one.number for one in rest), len(rest) > 1
+                who = f"{len(rest)} trials together" if many else f"trial {same[0]}"
+                if error.killed and same not in again:
+                    again.add(same)
+                    self.say(f"{who}: {error.reason}; once more")
                     queue.insert(0, rest)
+                elif many:
+                    half = -(-len(rest) // 2)
+                    self.say(f"{who}: {error.reason}; they go on in two halves")
+                    queue[:0] = [rest[:half], rest[half:]]
                 else:
                     self._fail(trials, left, error.reason)
 

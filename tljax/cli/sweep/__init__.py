@@ -238,6 +238,12 @@ def _plan(given: Given, folder: pathlib.Path) -> Plan:
             f"--prune=asha ends runs by their validations on the way, which hold no"
             f" {metric}; take --metric=validation/accuracy, or --prune=none"
         )
+    if prune == "asha" and config["kind"] == "pretrain" and seeds > 1:
+        raise InputError(
+            f"--seeds={seeds} with --prune=asha: pre-training runs train one after"
+            " another, so that the seeds of a trial cannot be judged together; take"
+            " --seeds=1, or --prune=none"
+        )
     plan = Plan(
         config=config,
         overridden=list(given.overrides),

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from tljax.cli.command import run_command
 from tljax.settings import SETTINGS_OF_KIND, from_config
 from tljax.sweep.prune import Asha, Prune
-from tljax.train.files import read_json, write_json
+from tljax.train.files import read_json
 
 NO_MEMORY = 3  # exit status
 _FULL = "RESOURCE_EXHAUSTED"  # how XLA says that memory is out
@@ -35,37 +35,35 @@ def main(argv: Sequence[str]) -> int:
         )
         for one in group["members"]
     ]
-    prune, seen = _pruning(group.get("prune"))
+    prune = _pruning(group.get("prune"))
     try:
         if members[0].settings.kind == "finetune":
             populations = pathlib.Path(group["populations"])
-            finetune(members, populations=populations, prune=prune)
+            finetune(members, populations=populations, prune=prune, others=True)
         else:
             for one in members:  # each is judged alone: no other stands beside it
                 pretrain(one.settings, one.folder, prune=prune and prune.of(one.folder))
-    except MemoryError:
-        return NO_MEMORY
-    except Exception as error:  # XLA's own class stands in no public module
-        if _FULL not in str(error):
+    except Exception as error:
+        if not is_memory_out(error):
             raise
         return NO_MEMORY
-    if prune:
-        write_json(seen, prune.asha.state)
     return 0
 
 
-def _pruning(asked: dict | None) -> tuple[Prune | None, pathlib.Path]:
-    """Who ends trials early, with what earlier populations saw; the file of that."""
+def is_memory_out(error: Exception) -> bool:
+    """Whether memory could not be had; XLA's own class stands in no public module."""
+    return isinstance(error, MemoryError) or _FULL in str(error)
+
+
+def _pruning(asked: dict | None) -> Prune | None:
+    """Who ends trials early, with what earlier populations have seen."""
     if not asked:
-        return None, pathlib.Path()
-    seen = pathlib.Path(asked["seen"])
-    known = read_json(seen) if seen.exists() else None
+        return None
     trials = {
         int(number): [pathlib.Path(one) for one in folders]
         for number, folders in asked["trials"].items()
     }
-    asha = Asha(asked["direction"], seen=known)
-    return Prune(asha, trials, asked["metric"]), seen
+    return Prune(Asha(asked["direction"], seen=asked["seen"]), trials, asked["metric"])
 
 
 def _end_with_parent() -> None:

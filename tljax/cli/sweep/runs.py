@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -22,12 +22,13 @@ import numpy as np
 from tljax.cli.sweep.group import NO_MEMORY
 from tljax.metrics.classification import full_record
 from tljax.settings import SETTINGS_OF_KIND, InputError, from_config, to_dict
-from tljax.sweep import prune
+from tljax.sweep import prune as prune_
 from tljax.sweep.launch import LaunchError, Outcome
 from tljax.sweep.space import Point, identity
 from tljax.sweep.study import Trial
 from tljax.train.files import read_json, sha256_of, write_json
 from tljax.train.record import early_end, final_record, is_finished, read_record
+from tljax.train.rounds import tell_of_ended
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0  # that a stopped population has to keep what it did
@@ -44,6 +45,7 @@ class Runs:
       metric: path into a run's last record, e.g. 'validation/accuracy'.
       overridden: keys of the config that the command line set.
       prune: whether ASHA ends trials early.
+      environment: of the processes; None = this one's.
     """
 
     def __init__(
@@ -55,10 +57,13 @@ class Runs:
         metric: str,
         overridden: Sequence[str],
         prune: bool = False,
+        environment: Mapping[str, str] | None = None,
     ):
         self.folder, self.config = folder, config
         self.seeds, self.metric, self.overridden = seeds, metric, overridden
-        self.prune = prune
+        self.prune, self.environment = prune, environment
+        self._asha = prune_.Asha(direction_of(metric))
+        self._told: set[int] = set()
         self._groups: dict[str, int] = {}
         self._made: dict[str, list[Any]] = {}
 
@@ -104,7 +109,7 @@ class Runs:
         made = adopt_architecture(made, [*self.overridden, *point])
         (check if made.kind == "finetune" else check_pretrain)(made)
         if self.prune:
-            prune.check(made.record)
+            prune_.check(made.record)
         return [
             dataclasses.replace(made, seed=made.seed + seed)
             for seed in range(self.seeds)
@@ -142,8 +147,8 @@ class Runs:
         if self.prune:
             asked["prune"] = {
                 "direction": direction_of(self.metric),
-                "metric": f"validation/{self.metric.removeprefix('validation/')}",
-                "seen": str(self.folder / "asha.json"),
+                "metric": self._judged_by,
+                "seen": self._seen(runs),
                 "trials": {
                     number: [str(folder) for folder, _ in mine]
                     for number, mine in runs.items()
@@ -172,7 +177,7 @@ class Runs:
         with open(path.with_suffix(".log"), "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "tljax.cli.sweep.group", str(path)],
-                stdin=subprocess.PIPE, stdout=log, stderr=log,
+                stdin=subprocess.PIPE, stdout=log, stderr=log, env=self.environment,
                 start_new_session=True,  # Ctrl-C is ours to pass on, once
             )  # fmt: skip
             try:
@@ -188,7 +193,9 @@ class Runs:
             said = _last_line(path.with_suffix(".log"))
             if said.startswith("cannot write"):  # a full disk fails no trial
                 raise InputError(said)
-            path.unlink()
+            killed = process.returncode < 0
+            if not killed:
+                _forget(path)
             if process.returncode == 2:
                 raise LaunchError(said)
             told = {
@@ -197,9 +204,42 @@ class Runs:
             }
             raise LaunchError(
                 told.get(process.returncode, f"its process broke off: {said}"),
-                killed=process.returncode < 0,
+                killed=killed,
             )
         path.unlink()
+
+    def parts(self, trials: Sequence[Trial]) -> list[list[Trial]]:
+        """Claimed trials of one group, as they were divided when this was stopped."""
+        left, found = {one.number: one for one in trials}, []
+        for path in sorted((self.folder / "groups").glob("*.json")):
+            there = _numbers(path)
+            if there & left.keys() and self._all_ended(there - left.keys()):
+                found.append([left.pop(n) for n in sorted(there) if n in left])
+        return [*found, list(left.values())] if left else found
+
+    def _all_ended(self, numbers: Iterable[int]) -> bool:
+        return all(is_finished(run) for one in numbers for run in self.folders(one))
+
+    @property
+    def _judged_by(self) -> str:
+        return f"validation/{self.metric.removeprefix('validation/')}"
+
+    def _seen(self, among: Collection[int]) -> Mapping[str, Mapping[str, float]]:
+        """`Asha.state` of this folder's trials that have ended, but for some.
+
+        Read from their records, so that it hangs neither on when nor on kills.
+        """
+        for folder in sorted((self.folder / "trials").glob("*")):
+            number = int(folder.name) if folder.name.isdecimal() else None
+            if number is None or number in self._told or number in among:
+                continue
+            runs = self.folders(number)
+            if all(is_finished(one) for one in runs):
+                judge = prune_.Prune(self._asha, {number: runs}, self._judged_by)
+                rounds = read_json(runs[0] / "config.json")["record"]["rounds"]
+                tell_of_ended(judge, runs, rounds)
+                self._told.add(number)
+        return self._asha.state
 
     def outcome(self, trial: Trial) -> Outcome | None:
         """What came of a trial, from its run folders; None while one has not ended."""
@@ -235,13 +275,11 @@ class Runs:
         One of which another worker has taken trials in the meantime is forgotten.
         """
         for path in sorted((self.folder / "groups").glob("*.json")):
-            there = {number for number, _ in read_json(path).get("trials", [])}
-            others = there - set(numbers)
-            ended = (is_finished(run) for one in others for run in self.folders(one))
-            if there >= set(numbers) and all(ended):
+            there = _numbers(path)
+            if there >= set(numbers) and self._all_ended(there - set(numbers)):
                 return path.stem
             if there & set(numbers):
-                path.unlink()
+                _forget(path)
         return f"{min(numbers):04d}x{len(numbers)}"
 
     def _points(
@@ -282,6 +320,29 @@ def direction_of(metric: str) -> str:
     """'maximize', or 'minimize' where smaller is better."""
     small = metric.rpartition("/")[2] in SMALLER_IS_BETTER
     return "minimize" if small else "maximize"
+
+
+def _numbers(path: pathlib.Path) -> set[int]:
+    """Of a population's trials."""
+    return {number for number, _ in read_json(path).get("trials", [])}
+
+
+def _forget(path: pathlib.Path) -> None:
+    """Removes a population that does not go on as it is, with its checkpoints."""
+    from tljax.cli.members import Member, forget_population, read_division
+
+    job = read_json(path)
+    path.unlink()
+    members = [
+        Member(
+            from_config(SETTINGS_OF_KIND[one["config"]["kind"]], one["config"]),
+            pathlib.Path(one["folder"]),
+        )
+        for one in job.get("members", [])
+    ]
+    if members:
+        populations = pathlib.Path(job["populations"])
+        forget_population(populations, members, read_division(populations, members))
 
 
 def _stop(process: subprocess.Popen) -> None:

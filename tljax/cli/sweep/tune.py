@@ -10,10 +10,11 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from tljax.cli.finetune import Member, finetune
+from tljax.cli.sweep.group import is_memory_out
 from tljax.cli.sweep.runs import Runs
 from tljax.report.sweep_best import best_trials
 from tljax.settings import FinetuneSettings, InputError, to_dict
-from tljax.sweep.launch import work_through
+from tljax.sweep.launch import LaunchError, work_through
 from tljax.sweep.space import Dimension, Point, Space
 from tljax.sweep.study import Study, Trial, mend_journal
 from tljax.train.files import write_json
@@ -53,7 +54,12 @@ def tune(
                 runs.settings(one.point), runs.folders(one.number), strict=True
             )
         ]
-        finetune(members, populations=populations, title=title)
+        try:
+            finetune(members, populations=populations, title=title)
+        except Exception as error:
+            if not is_memory_out(error):
+                raise
+            raise LaunchError("memory was out") from error
         yield
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import functools
 import importlib
 import itertools
 import math
+import os
 import pathlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,10 +45,16 @@ BAD = -1  # the group of points that no run can have
 
 
 def runs_of(plan: Plan, folder: pathlib.Path) -> Runs:
-    """The runs of a sweep."""
+    """The runs of a sweep, each population in a process of its own.
+
+    This process, which estimates and then waits, leaves them an accelerator's memory.
+    """
+    environment = dict(os.environ)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return Runs(
         folder, plan.config, seeds=plan.seeds, metric=plan.metric,
         overridden=plan.overridden, prune=plan.prune == "asha",
+        environment=environment,
     )  # fmt: skip
 
 
@@ -121,7 +128,9 @@ def work(
         write_json(folder / "sweep.json", dataclasses.asdict(kept))
         _train(plan, study, runs, laid)
         trials = study.trials()
-        scorer = study.scorer() if final else ""
+        scorer = worker if final else ""
+        if final and plan.storage:  # others may be called so too
+            scorer = study.scorer()
     _keep(folder, trials)
     if scorer == worker:
         _score_winner(plan, runs, trials, folder)
@@ -180,7 +189,8 @@ def _train(plan: Plan, study: Study, runs: Runs, laid: Laid) -> None:
                 yield
 
         work_through(
-            study, launch=launch, outcome=runs.outcome, tell=tell, say=table.say,
+            study, launch=launch, outcome=runs.outcome, parts=runs.parts, tell=tell,
+            say=table.say,
             more=lambda: _ask(plan, study, runs) if plan.search == "tpe" else (),
         )  # fmt: skip
         table.show(study.trials(), last=True)
@@ -267,7 +277,7 @@ def _costs(plan, runs, points, groups, together) -> dict[int, Estimate]:
 def _ask(plan: Plan, study: Study, runs: Runs) -> list[Trial]:
     """The next trials of TPE; those of another population wait for their turn."""
     space, asked = from_rows(plan.space), []
-    for _ in range(plan.trials - len(study.trials())):
+    while len(study.trials()) < plan.trials:  # others ask too
         one = study.ask(
             space, seed=plan.seed, group=lambda point: _group_of(runs, point)
         )
