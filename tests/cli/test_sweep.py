@@ -15,7 +15,7 @@ import tljax
 from tljax.cli import contradictions
 from tljax.cli.config import load_config
 from tljax.cli.main import main
-from tljax.cli.sweep import group, tune
+from tljax.cli.sweep import group, tune, work
 from tljax.cli.sweep.runs import Runs
 from tljax.settings import (
     SETTINGS_OF_KIND,
@@ -242,6 +242,20 @@ def test_a_dry_run_shows_what_trains_together_and_writes_nothing(
     # refused without --dry_run, it leaves nothing that the mended one would meet
     assert main(["sweep", *arguments, *bad, f"--workdir={folder}"]) == 2
     assert not folder.exists()
+
+
+def test_a_sweep_leaves_an_accelerators_memory_to_its_runs(
+    arguments, tmp_path, monkeypatch
+):
+    name, made = "XLA_PYTHON_CLIENT_PREALLOCATE", []
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(work, "show", lambda plan, runs: made.append(runs))
+    flags = ["sweep", *arguments, f"--workdir={tmp_path / 'sweep'}", "--dry_run"]
+    assert main(flags) == 0
+    assert os.environ[name] == "false" and name not in made[0].environment
+    monkeypatch.setenv(name, "true")  # who says something is listened to
+    assert main(flags) == 0
+    assert os.environ[name] == made[1].environment[name] == "true"
 
 
 def test_a_learning_search_goes_on_where_no_run_can_have_a_point(
