@@ -108,11 +108,11 @@ def test_a_pretraining_run_is_repeated(language_run, tmp_path):
 def test_what_cannot_be_repeated_is_refused(labelled_run, copy_of, tmp_path, refused):
     folder = tmp_path / "again"
     said = refused("replay", f"--run={tmp_path}", f"--workdir={folder}")
-    assert "has no final record" in said
+    assert "is no run folder" in said
     said = refused(
         "replay", f"--run={labelled_run}", f"--workdir={labelled_run.parent}"
     )
-    assert "give another folder" in said
+    assert "give a folder that is not there yet" in said
     run = copy_of(labelled_run)
     manifest = json.loads((run / "manifest.json").read_text())
     del manifest["population"]
@@ -128,7 +128,9 @@ def test_runs_that_were_there_are_not_taken_for_a_replay(
     folder = tmp_path / "again"
     shutil.copytree(labelled_run, folder / labelled_run.name)
     assert replay(labelled_run, folder) == 2
-    assert "holds other runs (it has reviews)" in capsys.readouterr().err
+    assert "holds something else (it has reviews)" in capsys.readouterr().err
+    assert replay(labelled_run, labelled_run) == 2  # its own folder
+    assert not (labelled_run / "replay.json").exists()
     shutil.rmtree(folder)
     assert replay(labelled_run, folder) == 0
     assert replay(labelled_run, folder) == 0  # it has ended: compared once more

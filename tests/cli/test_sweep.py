@@ -244,6 +244,21 @@ def test_a_dry_run_shows_what_trains_together_and_writes_nothing(
     assert not folder.exists()
 
 
+def test_more_labels_than_there_are_fail_a_trial_or_refuse_the_sweep(
+    arguments, tmp_path, capsys
+):
+    swept = [*arguments, "--search=grid", f"--workdir={tmp_path / 'sweep'}"]
+    swept = [one for one in swept if not one.startswith(("--trials", "--over"))]
+    some = "--over=task.n=8,1000000"
+    assert main(["sweep", *swept, some, "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert "trial 1 cannot be trained: config.task.n is 1000000, but csv:" in said
+    assert "28 labelled training items; allowed: 1 to 28" in said
+    swept += ["--over=optim.lr_peak=0.1,0.2", "--config.task.n=1000000"]
+    assert main(["sweep", *swept]) == 2
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_a_sweep_leaves_an_accelerators_memory_to_its_runs(
     arguments, tmp_path, monkeypatch
 ):

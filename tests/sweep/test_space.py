@@ -76,6 +76,7 @@ def test_a_space_is_the_same_after_json():
         ([], "needs --over"),
         (["lr"], "of no form"),
         (["lr="], "of no form"),
+        (["lr=log(1e-5,1e-2"], "lacks its"),
         (["lr=log(1e-2,1e-5)"], "reversed"),
         (["lr=log(1,1)"], "empty"),
         (["lr=log(0,1)"], "no logarithm"),

@@ -48,6 +48,8 @@ def run(argv: Sequence[str]) -> int | None:
     asked, folder = (
         Path(os.path.expanduser(flags[name])).resolve() for name in ("run", "workdir")
     )
+    if not (asked / "config.json").exists():
+        raise InputError(f"--run={asked} is no run folder; it has no config.json")
     final_record(asked)
     facts = _facts(asked)
     if facts is None:
@@ -59,18 +61,13 @@ def run(argv: Sequence[str]) -> int | None:
     sources = _together(asked, facts)
     shared = Path(os.path.commonpath([one.parent for one in sources]))
     targets = [folder / one.relative_to(shared) for one in sources]
-    if set(sources) & set(targets):
-        raise InputError(
-            f"--workdir={folder} is where the runs are that are to be repeated; give"
-            " another folder"
-        )
     others = len(sources) - 1
-    print(
-        f"{asked.name} trained {f'with {others} others' if others else 'by itself'}"
-        f" ({facts['mode']}, {min(facts['together'], len(sources))} at a time)"
-    )
     with work_folder(folder):
         _mark(folder, sources)
+        print(
+            f"{asked.name} trained {f'with {others} others' if others else 'by itself'}"
+            f" ({facts['mode']}, {min(facts['together'], len(sources))} at a time)"
+        )
         _train(facts, sources, targets, folder)
     return _compare(asked, sources, targets)
 
@@ -97,11 +94,12 @@ def _mark(folder: Path, sources: Sequence[Path]) -> None:
     if path.exists():
         differ = next(iter(differing_keys(read_json(path), asked, "replay")), None)
     else:
-        there = {one.name for one in sources} & {one.name for one in folder.iterdir()}
-        differ = f"it has {min(there)}" if there else None
+        there = sorted(one.name for one in folder.iterdir())
+        differ = f"it has {there[0]}" if there else None
     if differ:
         raise InputError(
-            f"--workdir={folder} holds other runs ({differ}); give another folder"
+            f"--workdir={folder} holds something else ({differ}); give a folder that is"
+            " not there yet"
         )
     write_json(path, asked)
 

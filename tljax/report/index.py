@@ -13,7 +13,12 @@ from tljax.report.markup import escape, measured, p_value, section, table
 from tljax.report.page import assemble
 from tljax.train.files import write_text
 
-HEAD = ("Claim, and what the paper found", "Here, 95 % interval", "Holm p", "Verdict")
+HEAD = (
+    "Claim, and what the paper found",
+    "Here, 95 % interval of it alone",
+    "Holm p",
+    "Verdict",
+)
 
 
 def write_index(experiments: list[Experiment], folder: Path) -> Path:

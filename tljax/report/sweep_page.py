@@ -94,8 +94,9 @@ def build_page(
         ]
     body.append(sweep_tables.trials_html(sweep, ranking))
     body.append(sweep_tables.swept_html(sweep))
+    keys = "key" if len(sweep.space) == 1 else "keys"
     subtitle = (
         f"{sweep.folder.resolve().name}: {len(sweep.trials)} trials over"
-        f" {len(sweep.space)} keys, seeds a trial: {sweep.plan['seeds']}"
+        f" {len(sweep.space)} {keys}, seeds a trial: {sweep.plan['seeds']}"
     )
     return assemble("Which settings are best?", subtitle, body)

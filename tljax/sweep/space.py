@@ -169,6 +169,8 @@ def _dimension(text: str, read) -> Dimension:
     if condition:
         other, _, allowed = (part.strip() for part in condition.partition("="))
         only = Only(other, tuple(_values(other, allowed, read)))
+    if values.startswith(tuple(f"{name}(" for name in _SCALES)) and values[-1] != ")":
+        raise InputError(f"--over={text}: {values} lacks its ')'; write {FORMS}")
     scale = _RANGE.fullmatch(values)
     if not scale:
         return Dimension(

@@ -7,6 +7,7 @@ groups/NAME.json  a population that was started; NAME.log what it said
 import contextlib
 import copy
 import dataclasses
+import functools
 import io
 import pathlib
 import signal
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tljax.cli.sweep.group import NO_MEMORY
+from tljax.data.sources import open_source
 from tljax.metrics.classification import full_record
 from tljax.settings import SETTINGS_OF_KIND, InputError, from_config, to_dict
 from tljax.sweep import prune as prune_
@@ -108,6 +110,8 @@ class Runs:
         made = from_config(SETTINGS_OF_KIND[config["kind"]], config)
         made = adopt_architecture(made, [*self.overridden, *point])
         (check if made.kind == "finetune" else check_pretrain)(made)
+        if made.kind == "finetune":
+            _check_labels(made.task.n, made.task.source)
         if self.prune:
             prune_.check(made.record)
         return [
@@ -320,6 +324,20 @@ def direction_of(metric: str) -> str:
     """'maximize', or 'minimize' where smaller is better."""
     small = metric.rpartition("/")[2] in SMALLER_IS_BETTER
     return "minimize" if small else "maximize"
+
+
+def _check_labels(n: int, uri: str) -> None:
+    there = _labels(uri)
+    if n > there:
+        raise InputError(
+            f"config.task.n is {n}, but {uri} has {there} labelled training items;"
+            f" allowed: 1 to {there}, or 0 for all"
+        )
+
+
+@functools.cache
+def _labels(uri: str) -> int:
+    return len(open_source(uri).examples("train"))
 
 
 def _numbers(path: pathlib.Path) -> set[int]:

@@ -84,14 +84,14 @@ def show(plan: Plan, runs: Runs) -> Laid:
         groups, bad = _groups(runs, points)
         many = len(set(groups) - {BAD})
         where = f"{many} processes one after another" if many > 1 else "a process"
-        print(f"{_runs_in_all(plan)}, in {where}")
+        print(f"{_runs_in_all(plan)}, in {where}{_ended(runs.folder)}")
         _show_groups(plan, runs, points, groups, together=len(points))
         for number, reason in bad.items():
             print(f"  trial {number} cannot be trained: {reason}")
         return Laid(points, groups, bad)
     print(
-        f"{_runs_in_all(plan)}, chosen as results come, {_ROUND} trials at a time; were"
-        " they drawn at random:"
+        f"{_runs_in_all(plan)}, chosen as results come, {_ROUND} trials at a time"
+        f"{_ended(runs.folder)}; were they drawn at random:"
     )
     some = min(plan.trials, from_rows(plan.space).size)
     points = _draw(plan, search="random", trials=int(some))
@@ -223,6 +223,14 @@ def _groups(runs: Runs, points: Sequence[Point]) -> tuple[list[int], dict[int, s
 def _runs_in_all(plan: Plan) -> str:
     trials, seeds = counted(plan.trials, "trial"), counted(plan.seeds, "seed")
     return f"{trials} of {seeds} = {counted(plan.trials * plan.seeds, 'run')}"
+
+
+def _ended(folder: pathlib.Path) -> str:
+    """How many trials have ended already, if any."""
+    path = folder / "trials.json"
+    rows = read_json(path) if path.exists() else []
+    ended = sum(one["state"] not in ("waiting", "running") for one in rows)
+    return f"; {counted(ended, 'trial')} ended before" if ended else ""
 
 
 def _show_groups(plan, runs, points, groups, *, together) -> None:
