@@ -36,7 +36,7 @@ FLAGS = (
         "sizes",
         "A,B",
         "of train: base, wide, narrow, tiny; the first three if left"
-        " (tiny also makes populations and growth small)",
+        " (tiny makes all works small: only to see that they work, without SmolLM2)",
     ),
     Flag("out", "FILE.json", "where to write what was found"),
 )

@@ -19,13 +19,13 @@ STEPS = 200  # batches of one measure
 MEGABYTES = 32, 128  # of text: the same memory
 
 
-def works() -> list[Work]:
+def works(*, small: bool) -> list[Work]:
     """Rows against a step's tokens a second; megabytes tokenised a second; memory."""
-    size = training.SIZES["base"]
+    size = training.SIZES["small" if small else "base"]
     source = open_source(TEXT)
     texts = [one.text for one in source.examples("train")]
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
-    tokenizer = _tokenizer(texts, size.vocab)
+    tokenizer = trained_tokenizer(texts, size.vocab)
 
     def rows():
         with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ def works() -> list[Work]:
         Work("rows, shuffled and packed, against a training step", "tokens/s", rows,
              step, target=20.0),
         Work("text tokenised, a core", "MB/s", lambda: tokenised),
-        *(_memory(megabytes) for megabytes in MEGABYTES),
+        *(_memory(megabytes) for megabytes in ((1, 2) if small else MEGABYTES)),
     ]  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def _memory(megabytes: int) -> Work:
     return Work(told, "MiB", lambda: measure)
 
 
-def _tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
+def trained_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
     """Trained here, then saved and read as a run does."""
     made = train_tokenizer(iter(texts), vocab_size=vocab_size, normalization="none")
     with tempfile.TemporaryDirectory() as folder:

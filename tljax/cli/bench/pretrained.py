@@ -17,6 +17,7 @@ import time
 import jax
 import numpy as np
 
+from tljax.cli.bench import data, training
 from tljax.cli.bench.peer import Peer
 from tljax.cli.bench.turns import Work
 from tljax.cli.models import Model, open_model
@@ -34,6 +35,7 @@ from tljax.transfer.method import compose, split
 URI = "pkg:smollm2-135m"
 TEXTS = "pkg:rotten_tomatoes"
 SENTENCES, PROMPT, NEW, LORA_ROWS, LORA_LENGTH, FROZEN = 800, 32, 64, 8, 64, 20
+LAST_ID = 1000  # tokens are drawn from 100 to it
 WARM, STEPS = 4, 5  # as the peer's scripts do: tokens before the clock; steps timed
 LORA = TransferSettings(method="lora", rank=8, alpha=16.0)
 ADAMW = OptimSettings(
@@ -56,24 +58,24 @@ def features(model: Model, texts: list[str]):
     return measure
 
 
-def decoding(model: Model, batch: int):
-    """Returns measure() -> new tokens a second, greedy."""
+def decoding(model: Model, batch: int, new: int = NEW):
+    """Returns measure() -> `new` tokens' number a second, greedy."""
     generator = Generator(model.settings, model.params, end_ids=[])
     random = np.random.default_rng(0)
-    prompts = list(random.integers(100, 1000, (batch, PROMPT)))
+    prompts = list(random.integers(100, LAST_ID, (batch, PROMPT)))
 
-    def write(new: int) -> float:
+    def write(count: int) -> float:
         started = time.perf_counter()
         generator.generate(
-            prompts, max_new=new, sampling=Sampling(temperature=0), seeds=[0] * batch
+            prompts, max_new=count, sampling=Sampling(temperature=0), seeds=[0] * batch
         )
         return time.perf_counter() - started
 
-    write(NEW)
+    write(new)
 
     def measure():
         write(WARM)
-        return batch * NEW / write(NEW)
+        return batch * new / write(new)
 
     return measure
 
@@ -82,7 +84,7 @@ def lora_step(model: Model):
     """Returns measure() -> tokens a second of LoRA training steps."""
     moving, frozen = split(model.params, LORA, jax.random.key(0))
     frozen = jax.device_put(frozen)
-    tokens = np.random.default_rng(0).integers(100, 1000, (LORA_ROWS, LORA_LENGTH))
+    tokens = np.random.default_rng(0).integers(100, LAST_ID, (LORA_ROWS, LORA_LENGTH))
     batch = {
         "tokens_BL": tokens.astype(np.int32),
         "segments_BL": np.ones_like(tokens, np.int32),
@@ -100,12 +102,13 @@ def lora_step(model: Model):
     return _steps(loss, moving, batch)
 
 
-def frozen_bottom(model: Model, *, kept: bool):
+def frozen_bottom(model: Model, *, below: int, kept: bool):
     """Returns measure() -> tokens a second of LoRA steps above frozen layers.
 
-    With `kept`, what the frozen layers compute is given, as fine-tuning gives it.
+    `below` layers are frozen; with `kept`, what they compute is given, as fine-tuning
+    gives it.
     """
-    transfer = dataclasses.replace(LORA, frozen_layers=FROZEN)
+    transfer = dataclasses.replace(LORA, frozen_layers=below)
     moving, frozen = split(model.params, transfer, jax.random.key(0))
     shape = (LORA_ROWS, LORA_LENGTH)
     batch = {
@@ -118,9 +121,8 @@ def frozen_bottom(model: Model, *, kept: bool):
 
     def loss(moving, batch, key):
         params, adapter = compose(moving, batch["frozen"], transfer)
-        below = FROZEN if kept else 0
         states = transformer.apply(
-            model.settings, params, batch, adapter=adapter, below=below
+            model.settings, params, batch, adapter=adapter, below=below if kept else 0
         )
         return states.astype(np.float32).sum(), {"weight": np.float32(1)}
 
@@ -149,40 +151,61 @@ def _steps(loss, moving, batch):
     return measure
 
 
-def works(kind: str, peer: Peer | None) -> list[Work]:
-    """The works of one kind: 'features', 'generate' or 'lora'."""
-    model = open_model(URI)
-    short = ("--dtype", "bfloat16", "--checkpoint", open_pretrained(URI).where)
+def _stand_in(texts: list[str]) -> Model:
+    """A model of the smallest size, for who only wants to see that all works."""
+    size = training.SIZES["tiny"]
+    tokenizer = data.trained_tokenizer(texts, LAST_ID)
+    settings = size.model("float32")
+    params = transformer.init_params(settings, tokenizer.vocab_size, jax.random.key(0))
+    return Model("tiny", settings, params, tokenizer)
+
+
+def works(kind: str, peer: Peer | None, *, small: bool) -> list[Work]:
+    """The works of one kind: 'features', 'generate' or 'lora'.
+
+    Args:
+      kind: of the work.
+      peer: does the same on SmolLM2; None = nobody does.
+      small: with a few texts and tokens of a model that nobody trained.
+    """
+    texts = [one.text for one in open_source(TEXTS).examples("test")][:SENTENCES]
+    if small:
+        texts, peer = texts[:50], None
+    model = _stand_in(texts) if small else open_model(URI)
+    whose = "a tiny model" if small else "SmolLM2"
 
     def theirs(script: str, key: str, *flags: object):
-        return peer and (lambda: peer.run(script, key, *short, *flags))
+        if peer is None:
+            return None
+        short = ("--dtype", "bfloat16", "--checkpoint", open_pretrained(URI).where)
+        return lambda: peer.run(script, key, *short, *flags)
 
     if kind == "features":
-        texts = [one.text for one in open_source(TEXTS).examples("test")][:SENTENCES]
         file = pathlib.Path(tempfile.mkdtemp()) / "texts.txt"
         file.write_text("\n".join(texts) + "\n", encoding="utf-8")
         taken = theirs("features.py", "tokens_per_s", "--text", file)
         prepare = functools.partial(features, model, texts)
-        return [Work("features, SmolLM2", "tokens/s", prepare, taken, target=1.15)]
+        return [Work(f"features, {whose}", "tokens/s", prepare, taken, target=1.15)]
     if kind == "generate":
         return [
             Work(
-                f"decoding, SmolLM2, batch {batch}",
+                f"decoding, {whose}, batch {batch}",
                 "tokens/s",
-                functools.partial(decoding, model, batch),
+                functools.partial(decoding, model, batch, WARM if small else NEW),
                 theirs("generate.py", "new_tokens_per_s", "--batch", batch),
                 target=target,
             )
             for batch, target in ((1, 1.5), (8, 2.0))
         ]
     taken = theirs("lora_step.py", "tokens_per_s")
-    whole = Work("LoRA step, SmolLM2", "tokens/s", lambda: lora_step(model), taken,
+    whole = Work(f"LoRA step, {whose}", "tokens/s", lambda: lora_step(model), taken,
                  target=1.3)  # fmt: skip
+    below = 1 if small else FROZEN
     return [whole] + [
         Work(
-            f"LoRA step above {FROZEN} frozen layers, their output {told}",
+            f"LoRA step above {below} frozen layers, their output {told}",
             "tokens/s",
-            functools.partial(frozen_bottom, model, kept=kept),
+            functools.partial(frozen_bottom, model, below=below, kept=kept),
         )
         for told, kept in (("kept", True), ("computed", False))
     ]

@@ -56,19 +56,20 @@ def run(
 
 
 def _works(name: str, sizes: list[str], peer: Peer | None) -> Iterator[Work]:
+    small = sizes == ["tiny"]
     match name:
         case "train":
             yield from training.works(sizes, peer)
         case "memory":
-            yield from training.memory_works("vocabulary", peer)
+            yield from training.memory_works("tiny" if small else "vocabulary", peer)
         case "data":
-            yield from data.works()
+            yield from data.works(small=small)
         case "start":
             yield from start.works()
         case "populations":
-            yield from populations.works(peer, small=sizes == ["tiny"])
+            yield from populations.works(peer, small=small)
         case _:
-            yield from pretrained.works(name, peer)
+            yield from pretrained.works(name, peer, small=small)
 
 
 def table(rows: Sequence[Row]) -> Table:
