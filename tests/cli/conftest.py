@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from tljax.cli.main import main
+from tljax.cli.members import member_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 SIZES = [
@@ -64,6 +65,32 @@ def labelled_run(tmp_path_factory, finetune_arguments, language_run) -> pathlib.
     arguments = ["train", *finetune_arguments, start, f"--workdir={folder}"]
     assert main(arguments) == 0
     return folder
+
+
+@pytest.fixture
+def members(finetune_config, tmp_path):
+    """members(folder) -> two trials of two seeds; the second's rate is far too high."""
+    rows = [f"some words of number {i},{'ny'[i % 2]}" for i in range(20)]
+    (tmp_path / "items.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    source = f"csv:{tmp_path}/items.csv?text=text&label=label"
+    finetune_config["task"] |= {"source": source, "score_test": False}
+    finetune_config["model"]["depth"] = 1
+    often = {"checkpoint_seconds": 1e6, "rounds": 4, "validations": 4}
+    finetune_config["record"] |= often
+
+    def members(folder):
+        return [
+            member_of(
+                finetune_config
+                | {"kind": "finetune", "seed": seed}
+                | {"optim": finetune_config["optim"] | {"lr_peak": lr_peak}},
+                folder / f"{trial}-s{seed}",
+            )
+            for trial, lr_peak in enumerate((0.01, 3.0))
+            for seed in range(2)
+        ]
+
+    return members
 
 
 @pytest.fixture

@@ -6,38 +6,13 @@ import signal
 import pytest
 
 from tljax.cli import finetune
-from tljax.cli.members import Member
 from tljax.cli.pretrain import pretrain
-from tljax.settings import FinetuneSettings, PretrainSettings, from_config
+from tljax.settings import PretrainSettings, from_config
 from tljax.sweep.prune import Asha, Prune
 from tljax.train import loop, memory
 from tljax.train.record import final_record
 
-SEEDS, METRIC = 2, "validation/loss_nats"
-
-
-@pytest.fixture
-def members(finetune_config, tmp_path):
-    """members(folder) -> two trials of two seeds; the second's rate is far too high."""
-    rows = [f"some words of number {i},{'ny'[i % 2]}" for i in range(20)]
-    (tmp_path / "items.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    source = f"csv:{tmp_path}/items.csv?text=text&label=label"
-    finetune_config["task"] |= {"source": source, "score_test": False}
-    finetune_config["model"]["depth"] = 1
-    often = {"checkpoint_seconds": 1e6, "rounds": 4, "validations": 4}
-    finetune_config["record"] |= often
-
-    def members(folder):
-        found = []
-        for trial, lr_peak in enumerate((0.01, 3.0)):
-            for seed in range(SEEDS):
-                optim = finetune_config["optim"] | {"lr_peak": lr_peak}
-                config = finetune_config | {"optim": optim, "seed": seed}
-                settings = from_config(FinetuneSettings, config)
-                found.append(Member(settings, folder / f"{trial}-s{seed}"))
-        return found
-
-    return members
+SEEDS, METRIC = 2, "validation/loss_nats"  # seeds a trial of `members`
 
 
 def trials_of(members):

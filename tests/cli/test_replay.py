@@ -8,39 +8,9 @@ import pytest
 
 from tljax.cli import finetune
 from tljax.cli.main import main
-from tljax.cli.members import Member
-from tljax.settings import FinetuneSettings, from_config
 from tljax.sweep.prune import Asha, Prune
 from tljax.train import population
 from tljax.train.record import RunRecord, final_record, is_finished
-
-
-@pytest.fixture
-def members(finetune_config, tmp_path):
-    """members(folder) -> two trials of two seeds; the second's rate is far too high."""
-    rows = [f"some words of number {i},{'ny'[i % 2]}" for i in range(20)]
-    (tmp_path / "items.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    source = f"csv:{tmp_path}/items.csv?text=text&label=label"
-    finetune_config["task"] |= {"source": source, "score_test": False}
-    finetune_config["model"]["depth"] = 1
-    finetune_config["record"] |= {"rounds": 4, "validations": 4}
-    settings = from_config(FinetuneSettings, finetune_config)
-
-    def members(folder):
-        return [
-            Member(
-                dataclasses.replace(
-                    settings,
-                    seed=seed,
-                    optim=dataclasses.replace(settings.optim, lr_peak=lr_peak),
-                ),
-                folder / f"{trial}-s{seed}",
-            )
-            for trial, lr_peak in enumerate((0.01, 3.0))
-            for seed in range(2)
-        ]
-
-    return members
 
 
 def replay(run, folder):

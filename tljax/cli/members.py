@@ -15,7 +15,14 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tljax.settings import FinetuneSettings, InputError, MeshSettings, to_dict
+from tljax.settings import (
+    SETTINGS_OF_KIND,
+    FinetuneSettings,
+    InputError,
+    MeshSettings,
+    from_config,
+    to_dict,
+)
 from tljax.sweep.prune import Prune
 from tljax.train.files import read_json, sha256_of, write_json
 from tljax.train.record import RunRecord, is_finished
@@ -38,6 +45,12 @@ class Member:
 
     settings: FinetuneSettings
     folder: pathlib.Path
+
+
+def member_of(config: Mapping[str, Any], folder: pathlib.Path | str) -> Member:
+    """A run as its config.json has it. Raises: InputError: a value is bad."""
+    kind = SETTINGS_OF_KIND[config["kind"]]
+    return Member(from_config(kind, config), pathlib.Path(folder))
 
 
 def mesh_of(members: Sequence[Member]) -> MeshSettings:

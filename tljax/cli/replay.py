@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tljax.cli.command import Flag, read_only_flags, work_folder
-from tljax.settings import SETTINGS_OF_KIND, InputError, from_config
+from tljax.settings import InputError
 from tljax.train.files import read_json, write_json
 from tljax.train.record import (
     code_sha256,
@@ -107,13 +107,12 @@ def _mark(folder: Path, sources: Sequence[Path]) -> None:
 def _train(facts: Mapping[str, Any], sources, targets, folder: Path) -> None:
     """The same population, divided as it was."""
     from tljax.cli.finetune import finetune  # late: imports JAX
-    from tljax.cli.members import Division, Member, read_division, write_division
+    from tljax.cli.members import Division, member_of, read_division, write_division
     from tljax.cli.pretrain import pretrain
 
-    configs = [read_record(source / "config.json", "kind") for source in sources]
     members = [
-        Member(from_config(SETTINGS_OF_KIND[config["kind"]], config), target)
-        for config, target in zip(configs, targets, strict=True)
+        member_of(read_record(source / "config.json", "kind"), target)
+        for source, target in zip(sources, targets, strict=True)
     ]
     prune = _prune(facts["prune"], targets)
     if members[0].settings.kind == "pretrain":

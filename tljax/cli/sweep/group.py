@@ -14,7 +14,6 @@ import threading
 from collections.abc import Sequence
 
 from tljax.cli.command import run_command
-from tljax.settings import SETTINGS_OF_KIND, from_config
 from tljax.sweep.prune import Asha, Prune
 from tljax.train.files import read_json
 
@@ -25,16 +24,11 @@ _FULL = "RESOURCE_EXHAUSTED"  # how XLA says that memory is out
 def main(argv: Sequence[str]) -> int:
     """Trains the group of a file; returns NO_MEMORY where memory was out."""
     group = read_json(argv[0])
-    from tljax.cli.finetune import Member, finetune  # late: imports JAX
+    from tljax.cli.finetune import finetune  # late: imports JAX
+    from tljax.cli.members import member_of
     from tljax.cli.pretrain import pretrain
 
-    members = [
-        Member(
-            from_config(SETTINGS_OF_KIND[one["config"]["kind"]], one["config"]),
-            pathlib.Path(one["folder"]),
-        )
-        for one in group["members"]
-    ]
+    members = [member_of(one["config"], one["folder"]) for one in group["members"]]
     prune = _pruning(group.get("prune"))
     try:
         if members[0].settings.kind == "finetune":

@@ -347,16 +347,12 @@ def _numbers(path: pathlib.Path) -> set[int]:
 
 def _forget(path: pathlib.Path) -> None:
     """Removes a population that does not go on as it is, with its checkpoints."""
-    from tljax.cli.members import Member, forget_population, read_division
+    from tljax.cli.members import forget_population, member_of, read_division
 
     job = read_json(path)
     path.unlink()
     members = [
-        Member(
-            from_config(SETTINGS_OF_KIND[one["config"]["kind"]], one["config"]),
-            pathlib.Path(one["folder"]),
-        )
-        for one in job.get("members", [])
+        member_of(one["config"], one["folder"]) for one in job.get("members", [])
     ]
     if members:
         populations = pathlib.Path(job["populations"])

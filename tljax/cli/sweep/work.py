@@ -89,13 +89,13 @@ def show(plan: Plan, runs: Runs) -> Laid:
         for number, reason in bad.items():
             print(f"  trial {number} cannot be trained: {reason}")
         return Laid(points, groups, bad)
+    some = min(plan.trials, from_rows(plan.space).size)
+    points = _draw(plan, search="random", trials=int(some))
+    groups, _ = _groups(runs, points)
     print(
         f"{_runs_in_all(plan)}, chosen as results come, {_ROUND} trials at a time"
         f"{_ended(runs.folder)}; were they drawn at random:"
     )
-    some = min(plan.trials, from_rows(plan.space).size)
-    points = _draw(plan, search="random", trials=int(some))
-    groups, _ = _groups(runs, points)
     _show_groups(plan, runs, points, groups, together=_ROUND)
     return Laid((), (), {})
 
