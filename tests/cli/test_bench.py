@@ -113,8 +113,27 @@ def test_what_cannot_be_measured_is_refused(argv, told):
         run(argv)
 
 
+@pytest.mark.parametrize(
+    ("best", "asked"),
+    [
+        ("bfloat16", [("bfloat16", 1.15), ("bfloat16", 1.15), ("float32", 1.3)]),
+        ("float32", [("float32", 1.3), ("float32", 1.15)]),
+    ],
+)
+def test_both_sides_take_the_precision_that_the_machine_is_best_at(
+    best, asked, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "best_dtype", lambda: best)
+    peer = fake_peer(tmp_path, "import json, sys\nprint(json.dumps({'x': sys.argv}))")
+    works = training.works(["tiny", "small"], peer)
+    assert [(work.dtype, work.target) for work in works] == asked
+    told = training.theirs(peer, training.SIZES["tiny"], works[0].dtype, "x")()
+    assert f"--dtype={best}" in told
+
+
 def test_a_small_bench_writes_what_it_found(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tljax.cli.bench.ceiling.SIDE", {"cpu": 64})
+    monkeypatch.setattr(training, "best_dtype", lambda: "bfloat16")
     out = tmp_path / "found.json"
     run(["train", "--sizes=tiny", "--turns=1", f"--out={out}"])
     rows = json.loads(out.read_text())["rows"]

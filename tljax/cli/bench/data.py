@@ -51,7 +51,7 @@ def works(*, small: bool) -> list[Work]:
         seconds = time.perf_counter() - started
         return megabytes / seconds / (os.cpu_count() or 1)
 
-    step = training.prepare(size, "bfloat16")
+    step = training.prepare(size, training.best_dtype())
     return [
         Work("rows, shuffled and packed, against a training step", "tokens/s", rows,
              step, target=20.0),

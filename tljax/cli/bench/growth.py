@@ -23,7 +23,6 @@ from tljax.cli.bench.training import Size
 from tljax.report.growth import COSTS, HEAD, build_growth_page, fit_growth, rows
 from tljax.train.files import write_json, write_text
 
-DTYPE = "bfloat16"
 STEPS = 2  # timed in a turn
 SLIM = 8  # a member's batch is so many times smaller: its labels are few
 GRIDS = {
@@ -80,7 +79,7 @@ def run(size: str, *, turns: int, out: Path | None) -> None:
     record = {
         "machine": machine(ceilings()),
         "base": dataclasses.asdict(base),
-        "dtype": DTYPE,
+        "dtype": training.best_dtype(),
         "theory": THEORY,
         "axes": [],
     }
@@ -196,7 +195,7 @@ def least_bytes(size: Size, members: int = 1) -> float:
 
 def step_cost(size: Size, members: int = 0) -> Callable[[], tuple[float, int]]:
     """Compiles a step; returns take() -> (seconds of one, bytes that XLA plans)."""
-    made = training.make_step(size, DTYPE, members)
+    made = training.make_step(size, training.best_dtype(), members)
     planned, seconds = made[0].memory_analysis(), training.timed(*made)
     needed = (
         planned.argument_size_in_bytes

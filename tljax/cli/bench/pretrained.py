@@ -177,8 +177,9 @@ def works(kind: str, peer: Peer | None, *, small: bool) -> list[Work]:
     def theirs(script: str, key: str, *flags: object):
         if peer is None:
             return None
-        short = ("--dtype", "bfloat16", "--checkpoint", open_pretrained(URI).where)
-        return lambda: peer.run(script, key, *short, *flags)
+        short = ("--dtype", training.best_dtype())
+        model = ("--checkpoint", open_pretrained(URI).where)
+        return lambda: peer.run(script, key, *short, *model, *flags)
 
     if kind == "features":
         file = pathlib.Path(tempfile.mkdtemp()) / "texts.txt"
