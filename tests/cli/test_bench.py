@@ -124,11 +124,13 @@ def test_both_sides_take_the_precision_that_the_machine_is_best_at(
     best, asked, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "best_dtype", lambda: best)
-    peer = fake_peer(tmp_path, "import json, sys\nprint(json.dumps({'x': sys.argv}))")
+    keys = ("tokens_per_s", "peak_rss_mib")
+    script = f"import json, sys\nprint(json.dumps(dict.fromkeys({keys}, sys.argv)))"
+    peer = fake_peer(tmp_path, script)
     works = training.works(["tiny", "small"], peer)
     assert [(work.dtype, work.target) for work in works] == asked
-    told = training.theirs(peer, training.SIZES["tiny"], works[0].dtype, "x")()
-    assert f"--dtype={best}" in told
+    for work in (works[0], *training.memory_works("tiny", peer)):
+        assert f"--dtype={best}" in work.theirs()
 
 
 def test_a_small_bench_writes_what_it_found(tmp_path, capsys, monkeypatch):

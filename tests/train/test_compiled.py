@@ -50,11 +50,9 @@ def test_compiled_gradients_are_those_of_single_operations(
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(plain[1]))
     assert largest > 0.1
     np.testing.assert_allclose(compiled[0], plain[0], rtol=1e-5)
-    for name, (a, b) in _pairs(compiled[1], plain[1]):
+
+    def same(path, a, b):
+        name = jax.tree_util.keystr(path)
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest, err_msg=name)
 
-
-def _pairs(a, b):
-    leaves = jax.tree_util.tree_leaves_with_path(a)
-    for (path, one), other in zip(leaves, jax.tree.leaves(b), strict=True):
-        yield jax.tree_util.keystr(path), (one, other)
+    jax.tree_util.tree_map_with_path(same, compiled[1], plain[1])
