@@ -1,6 +1,7 @@
 """Benchmarks: turns, ratios, FLOPs, a peer that fails. Nothing here depends on time."""
 
 import json
+import resource
 import sys
 import types
 
@@ -90,6 +91,16 @@ def fake_peer(folder, script):
 def test_the_peer_is_asked_for_a_key_of_its_last_line(tmp_path):
     script = "import sys\nprint('warming')\nprint('{\"rate\": %s}' % sys.argv[1])"
     assert fake_peer(tmp_path, script).run("train_step.py", "rate", 7) == 7
+
+
+def test_a_peer_does_not_begin_with_our_peak(tmp_path):
+    script = (
+        "import json, resource\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(json.dumps({'kib': peak}))"
+    )
+    ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert fake_peer(tmp_path, script).run("train_step.py", "kib") < ours / 2
 
 
 def test_a_peer_that_fails_is_told_by_its_last_line(tmp_path):
