@@ -31,15 +31,15 @@ def draw(dtype):
 
 
 # 9 tokens of 3 rows are blocks of 3, 3, 3 and 1 positions; 2 of 1 each
-@pytest.mark.parametrize(
-    ("block", "at_once"), [(1024, 2**20), (9, 2**20), (2, 2**20), (9, 0), (2, 0)]
-)
+@pytest.mark.parametrize("tokens", [1024, 9, 2])
+@pytest.mark.parametrize("words", [1024, 4])  # of 11: 4, 4 and 3
+@pytest.mark.parametrize("at_once", [2**20, 0])  # 0: blocks are scanned
 @pytest.mark.parametrize("dtype", CLOSE)
 def test_loss_and_gradients_are_those_of_plain_log_softmax(
-    monkeypatch, block, at_once, dtype
+    monkeypatch, tokens, words, at_once, dtype
 ):
-    monkeypatch.setattr(next_token, "_AT_ONCE", at_once)  # 0: blocks are scanned
-    monkeypatch.setattr(next_token, "_block_tokens", lambda vocab: block)
+    monkeypatch.setattr(next_token, "_AT_ONCE", at_once)
+    monkeypatch.setattr(next_token, "_block", lambda vocab, width: (tokens, words))
     hidden, output = draw(dtype)
     targets = jnp.asarray(TARGETS_BL)
 

@@ -5,6 +5,7 @@ The gradient is computed in the forward pass, block by block of positions, so th
     dh = (p - y) E,    dE = (p - y)^T h.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -72,25 +73,33 @@ def _backward(saved, scale):
 _sum_nats.defvjp(_forward, _backward)
 
 
-def _block_tokens(vocab: int) -> int:
-    """A CPU keeps a block of logits small; accelerators want large products."""
+def _block(vocab: int, width: int) -> tuple[int, int]:
+    """Tokens, and words of the vocabulary, of one product.
+
+    A CPU keeps a block of logits small, and some words' weights, a megabyte, in a
+    core's cache; accelerators want large products.
+    """
     if jax.default_backend() != "cpu":
-        return 8192
-    return max(1, min(1024, 2**23 // vocab))
+        return 8192, vocab
+    words = max(1024, min(2**19 // width, 2048))
+    return max(1, min(2048, 2**24 // vocab)), words
 
 
 def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
     """Walks over blocks of positions; batch rows stay together (and sharded).
 
     Few logits are unrolled: XLA works on blocks side by side, with the memory of all.
-    Many are scanned: one block's memory.
+    Many are scanned: one block's memory. exp_NV is not divided by its sum: what it is
+    multiplied with is.
     """
     batch, length, width = hidden_BLD.shape
-    step = max(1, min(length, _block_tokens(output_VD.shape[0]) // batch))
+    tokens, words = _block(*output_VD.shape)
+    step = max(1, min(length, tokens // batch))
     blocks = -(-length // step)
     dtype = hidden_BLD.dtype
     output = output_VD.astype(dtype)
-    output_DV = transposed(output)
+    parts_CD = [output[i : i + words] for i in range(0, output.shape[0], words)]
+    parts_DC = [transposed(part_CD) for part_CD in parts_CD]
 
     def cut(x_BL, fill):
         """Blocks first; what the last one lacks is filled."""
@@ -104,35 +113,49 @@ def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
         x_BL = x_BTS.reshape(batch, blocks * step, *x_BTS.shape[3:])
         return x_BL[:, :length]
 
-    def one(kernel_gradient_DV, block):
+    def one(gradients_DC, block):
         hidden_ND, target_N = block[0].reshape(-1, width), block[1].reshape(-1)
         weight_N = (target_N >= 0).astype(jnp.float32)
-        logits_NV = (hidden_ND @ output_DV).astype(jnp.float32)
-        peak_N = logits_NV.max(axis=-1)
-        exp_NV = jnp.exp(logits_NV - peak_N[:, None])
-        sum_N = exp_NV.sum(axis=-1)
+        logits_NC = [hidden_ND @ part_DC for part_DC in parts_DC]
+        peaks_N = [one_NC.max(axis=-1) for one_NC in logits_NC]
+        peak_N = functools.reduce(jnp.maximum, peaks_N).astype(jnp.float32)
+        exp_NC = [
+            jnp.exp(one_NC.astype(jnp.float32) - peak_N[:, None])
+            for one_NC in logits_NC
+        ]
+        sum_N = sum(one_NC.sum(axis=-1) for one_NC in exp_NC)
         wanted_ND = output[jnp.maximum(target_N, 0)]
         chosen_N = (hidden_ND * wanted_ND).sum(axis=-1, dtype=jnp.float32)
         nats_N = weight_N * (jnp.log(sum_N) + peak_N - chosen_N)
         if not gradients:
-            return kernel_gradient_DV, (nats_N.reshape(batch, step), None)
-        p_NV = (exp_NV * (weight_N / sum_N)[:, None]).astype(dtype)
-        pull_ND = p_NV @ output - wanted_ND * weight_N[:, None].astype(dtype)
-        kernel_gradient_DV += (transposed(hidden_ND) @ p_NV).astype(jnp.float32)
-        pulled = nats_N.reshape(batch, step), pull_ND.reshape(batch, step, width)
-        return kernel_gradient_DV, pulled
+            return gradients_DC, (nats_N.reshape(batch, step), None)
+        exp_NC = [one_NC.astype(dtype) for one_NC in exp_NC]
+        share_N1 = (weight_N / sum_N)[:, None]
+        mixed_ND = sum(
+            (one_NC @ part_CD).astype(jnp.float32)
+            for one_NC, part_CD in zip(exp_NC, parts_CD, strict=True)
+        )
+        pull_ND = mixed_ND * share_N1 - wanted_ND * weight_N[:, None]
+        shared_DN = transposed((hidden_ND * share_N1).astype(dtype))
+        gradients_DC = [
+            sum_DC + (shared_DN @ one_NC).astype(jnp.float32)
+            for sum_DC, one_NC in zip(gradients_DC, exp_NC, strict=True)
+        ]
+        pull_BSD = pull_ND.astype(dtype).reshape(batch, step, width)
+        return gradients_DC, (nats_N.reshape(batch, step), pull_BSD)
 
-    start_DV = jnp.zeros(output_DV.shape if gradients else ())
+    start_DC = [jnp.zeros(one.shape) for one in parts_DC] if gradients else []
     few = batch * length * output_VD.shape[0] <= _AT_ONCE
-    kernel_gradient_DV, (nats, pulls) = jax.lax.scan(
-        one, start_DV, (cut(hidden_BLD, 0), cut(targets_BL, -1)),
+    gradients_DC, (nats, pulls) = jax.lax.scan(
+        one, start_DC, (cut(hidden_BLD, 0), cut(targets_BL, -1)),
         unroll=blocks if few else 1,
     )  # fmt: skip
     nats_BL = join(nats)
     if not gradients:
         return nats_BL, None
     shown_BLD = hidden_BLD * (targets_BL >= 0)[..., None].astype(dtype)
-    output_gradient_VD = kernel_gradient_DV.T.at[jnp.maximum(targets_BL, 0)].add(
+    gradient_VD = jnp.concatenate([one_DC.T for one_DC in gradients_DC])
+    gradient_VD = gradient_VD.at[jnp.maximum(targets_BL, 0)].add(
         -shown_BLD.astype(jnp.float32)
     )
-    return nats_BL, (join(pulls), output_gradient_VD)
+    return nats_BL, (join(pulls), gradient_VD)
