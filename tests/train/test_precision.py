@@ -12,7 +12,8 @@ from tljax.objective.next_token import language_loss
 from tljax.settings import TransferSettings
 from tljax.train import optimizer, step
 
-WIDE = {"exp", "log", "logistic", "reduce_max", "rsqrt"}  # of softmax, SiLU and norms
+# of softmax, SiLU and norms; the largest of some numbers is exact in their own dtype
+WIDE = {"exp", "log", "tanh", "rsqrt"}
 BATCH = {
     "tokens_BL": np.arange(16, dtype=np.int32).reshape(2, 8),
     "segments_BL": np.ones((2, 8), np.int32),
@@ -74,5 +75,5 @@ def test_softmax_and_loss_are_computed_in_float32(work):
         for one in equation.invars
     }
     assert {dtype for name, dtype in kinds if name in WIDE} == {"float32"}
-    assert {name for name, _ in kinds} >= {"exp", "log", "reduce_max"}
+    assert {name for name, _ in kinds} >= WIDE
     assert ("dot_general", "bfloat16") in kinds

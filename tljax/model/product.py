@@ -27,8 +27,13 @@ def native_bfloat16() -> bool:
     """Whether the default device multiplies bfloat16 without converting to float32."""
     if jax.default_backend() != "cpu":
         return not 0 < cuda_capability() < 8  # Ampere was the first
+    return processor_has("avx512_bf16")
+
+
+def processor_has(flag: str) -> bool:
+    """Whether /proc/cpuinfo names the flag; where there is no such file, no."""
     try:
-        return "avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
+        return flag in pathlib.Path("/proc/cpuinfo").read_text().split()
     except OSError:
         return False
 
@@ -40,16 +45,21 @@ def product_dtype(name: str) -> jnp.dtype:
     return jnp.dtype(name)
 
 
-def in_rows(x: jax.Array) -> jax.Array:
-    """x, copied into row-major memory where products read it faster so."""
-    if x.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
+def in_rows(x: jax.Array, *, always: bool = False) -> jax.Array:
+    """x, copied into row-major memory where products read it faster so.
+
+    Args:
+      x: of any shape.
+      always: on a CPU whatever the dtype, not only in bfloat16.
+    """
+    if jax.default_backend() != "cpu" or not (always or x.dtype == jnp.bfloat16):
         return x
     return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
 
-def transposed(x: jax.Array) -> jax.Array:
-    """x with its last two axes swapped, laid out for a product."""
-    return in_rows(jnp.swapaxes(x, -1, -2))
+def transposed(x: jax.Array, *, always: bool = False) -> jax.Array:
+    """x with its last two axes swapped, laid out as `in_rows` does."""
+    return in_rows(jnp.swapaxes(x, -1, -2), always=always)
 
 
 @jax.custom_vjp

@@ -154,7 +154,9 @@ def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
     if not gradients:
         return nats_BL, None
     shown_BLD = hidden_BLD * (targets_BL >= 0)[..., None].astype(dtype)
-    gradient_VD = jnp.concatenate([one_DC.T for one_DC in gradients_DC])
+    # one by one: XLA transposes slowly what it joins in the same loop
+    gradients_CD = [transposed(one_DC, always=True) for one_DC in gradients_DC]
+    gradient_VD = jnp.concatenate(gradients_CD)
     gradient_VD = gradient_VD.at[jnp.maximum(targets_BL, 0)].add(
         -shown_BLD.astype(jnp.float32)
     )

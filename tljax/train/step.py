@@ -58,8 +58,8 @@ def make_train_step(
     """Returns train_step(state, batch, hparams) -> (state, sums).
 
     Args:
-      loss: as above; its gradient is divided by its own "weight", so that a batch with
-        fewer targets counts as a smaller sum, not as a smaller mean.
+      loss: as above; it is divided by its own "weight", so that a batch with fewer
+        targets counts as a smaller sum, not as a smaller mean.
       settings: which optimizer; the rates and dropout's seed come with hparams.
       regularize: what of it acts on parameters; l2_start reads batch["start"].
     """
@@ -69,11 +69,13 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(hparams["seed"]), _DROPOUT_STREAM)
         step_key = jax.random.fold_in(key, state.step)
         batch = {**batch, "hparams": hparams, "step": state.step}
-        (nats, sums), gradients = jax.value_and_grad(loss, has_aux=True)(
-            state.params, batch, step_key
-        )
-        weight = jnp.maximum(sums["weight"], 1.0)
-        gradients = jax.tree.map(lambda leaf: leaf / weight, gradients)
+
+        def mean(params):
+            nats, sums = loss(params, batch, step_key)
+            weight = jax.lax.stop_gradient(jnp.maximum(sums["weight"], 1.0))
+            return nats / weight, {"nats": nats, **sums}
+
+        gradients, sums = jax.grad(mean, has_aux=True)(state.params)
         directions, inner = transform.update(gradients, state.optimizer, state.params)
         if regularize.l2_start:
             start, strength = batch["start"], hparams["l2_start"]
@@ -85,7 +87,7 @@ def make_train_step(
         if regularize.ema:
             average = averaged(average, params, state.step, hparams["ema"])
         norm = optax.tree.norm(gradients)
-        sums = {"nats": nats, "gradient_norm": norm, "steps": jnp.float32(1.0), **sums}
+        sums = {"gradient_norm": norm, "steps": jnp.float32(1.0), **sums}
         return TrainState(params, inner, state.step + 1, average), sums
 
     return train_step
