@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 SIDE = {"cpu": 2048, "gpu": 8192, "tpu": 8192}
-ROUNDS = 5
+WARM, ROUNDS = 5, 15  # the first ones wait for memory, and for AMX to be switched on
 # FLOP/s of dense bfloat16 products that the makers promise, by a part of device_kind
 PEAKS = {
     "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12,
@@ -43,10 +43,11 @@ def of_peak(found: dict[str, float], device_kind: str) -> dict[str, float]:
 
 
 def rate(side: int, dtype: str) -> float:
-    """FLOP/s of a square product; the median of some rounds."""
+    """FLOP/s of a square product; the median of some rounds after some others."""
     a = jnp.ones((side, side), dtype)
     product = jax.jit(jnp.matmul)
-    product(a, a).block_until_ready()
+    for _ in range(WARM):
+        product(a, a).block_until_ready()
     times = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
