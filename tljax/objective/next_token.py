@@ -89,8 +89,8 @@ def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
     """Walks over blocks of positions; batch rows stay together (and sharded).
 
     Few logits are unrolled: XLA works on blocks side by side, with the memory of all.
-    Many are scanned: one block's memory. exp_NV is not divided by its sum: what it is
-    multiplied with is.
+    Many are scanned: one block's memory. exp_NC is not divided by the sum over
+    all words: what it is multiplied with is.
     """
     batch, length, width = hidden_BLD.shape
     tokens, words = _block(*output_VD.shape)
