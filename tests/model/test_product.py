@@ -11,27 +11,63 @@ from tljax.model import product
 ROUNDING = {"float32": 1e-6, "bfloat16": 1e-2}
 
 
-def draw(dtype, *lead):
+def draw(dtype, *lead, width=5):
     random = np.random.default_rng(0)
-    shapes = ((6, 4), (4, 5), (6, 5))
+    shapes = ((6, 4), (4, width), (6, width))
     return [jnp.asarray(random.standard_normal((*lead, *s)), dtype) for s in shapes]
+
+
+def pulled(x, w, g):
+    y, pull = jax.vjp(product.product, x, w)
+    return y, *pull(g)
+
+
+def exact(x):
+    return np.asarray(x, np.float64)
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("lead", [(), (3,)])
-def test_value_and_gradients_are_the_plain_product_s(dtype, lead):
-    x, w, g = draw(dtype, *lead)
-
-    def pulled(x, w, g):
-        y, pull = jax.vjp(product.product, x, w)
-        return y, *pull(g)
-
+@pytest.mark.parametrize("width", [5, 3])  # the product widens or narrows
+def test_value_and_gradients_are_the_plain_product_s(dtype, lead, width):
+    x, w, g = draw(dtype, *lead, width=width)
     ours = jax.jit(jax.vmap(pulled) if lead else pulled)(x, w, g)
-    x, w, g = (np.asarray(array, np.float64) for array in (x, w, g))
+    x, w, g = map(exact, (x, w, g))
     for one, by_hand in zip(ours, (x @ w, g @ w.mT, x.mT @ g), strict=True):
         assert one.dtype == dtype
-        error = np.abs(np.asarray(one, np.float64) - by_hand)
+        error = np.abs(exact(one) - by_hand)
         assert error.max() < ROUNDING[dtype] * np.abs(by_hand).max()
+
+
+def test_weights_in_float32_get_a_gradient_that_is_not_rounded():
+    x, w, g = draw("bfloat16")
+    y, pull_x, pull_w = jax.jit(pulled)(x, w.astype(jnp.float32), g)
+    assert (y.dtype, pull_x.dtype, pull_w.dtype) == ("bfloat16", "bfloat16", "float32")
+    np.testing.assert_allclose(pull_w, exact(x).T @ exact(g), rtol=1e-5)
+
+
+def test_a_wide_product_may_be_transposed():
+    """XLA would fold it into a product for which it has no kernel."""
+    x, w, _ = draw("bfloat16")
+    found = jax.jit(lambda x, w: product.wide_product(x, w).T)(x, w)
+    assert found.dtype == "float32"
+    np.testing.assert_allclose(found, (exact(x) @ exact(w)).T, rtol=1e-5)
+
+
+@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("lead", [(), (3, 2)])
+def test_times_transposed(monkeypatch, lead, dtype, wide, amx):
+    monkeypatch.setattr(product, "processor_has", lambda flag: amx)
+    x, _, g = draw(dtype, *lead)
+    x, g = x.mT, g.mT
+    result = "float32" if wide else dtype
+    found = jax.jit(product.times_transposed, static_argnums=2)(x, g, result)
+    by_hand = exact(x) @ exact(g).mT
+    assert found.dtype == result
+    error = np.abs(exact(found) - by_hand)
+    assert error.max() < ROUNDING[result] * np.abs(by_hand).max()
 
 
 @pytest.mark.parametrize("native", [True, False])

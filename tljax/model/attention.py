@@ -16,7 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tljax.model.product import cuda_capability, in_rows, transposed
+from tljax.model.product import (
+    cuda_capability,
+    in_rows,
+    times_transposed,
+    transposed,
+    wide_product,
+)
 from tljax.settings import ModelSettings
 
 _BLOCK = 64  # query rows that share one block of keys; skips the upper triangle
@@ -283,11 +289,12 @@ def _forward(reach, q_BHQE, k_BHKE, v_BHKE, segments_BL):
     sizes = q_BHQE.shape[2], k_BHKE.shape[2]
     mixed, weights = [], []
     for queries, keys in _blocks(*sizes, reach):
-        scores_BHQK = q_BHQE[:, :, queries] @ transposed(k_BHKE[:, :, keys])
+        scores_BHQK = times_transposed(
+            q_BHQE[:, :, queries], k_BHKE[:, :, keys], jnp.float32
+        )
         mask_BQK = _mask(segments_BL, queries, keys, sizes[1] - sizes[0], reach)
-        scores_BHQK = scores_BHQK.astype(jnp.float32) * reach.scale
         weights_BHQK = jax.nn.softmax(
-            jnp.where(mask_BQK[:, None], scores_BHQK, _MASKED), axis=-1
+            jnp.where(mask_BQK[:, None], scores_BHQK * reach.scale, _MASKED), axis=-1
         ).astype(v_BHKE.dtype)
         weights.append(weights_BHQK)
         mixed.append(weights_BHQK @ v_BHKE[:, :, keys])
@@ -306,15 +313,15 @@ def _backward(reach, saved, gradient_BHQE):
     dv_BHKE = jnp.zeros(v_BHKE.shape, jnp.float32)
     for (queries, keys), p_BHQK in zip(blocks, weights, strict=True):
         g_BHQE = gradient_BHQE[:, :, queries]
-        dv_BHKE = dv_BHKE.at[:, :, keys].add(transposed(p_BHQK) @ g_BHQE)
-        pull_BHQK = (g_BHQE @ transposed(v_BHKE[:, :, keys])).astype(jnp.float32)
+        dv_BHKE = dv_BHKE.at[:, :, keys].add(wide_product(transposed(p_BHQK), g_BHQE))
+        pull_BHQK = times_transposed(g_BHQE, v_BHKE[:, :, keys], jnp.float32)
         wide_BHQK = p_BHQK.astype(jnp.float32)
         mean_BHQ1 = (wide_BHQK * pull_BHQK).sum(axis=-1, keepdims=True)
         ds_BHQK = wide_BHQK * (pull_BHQK - mean_BHQ1) * reach.scale
         ds_BHQK = ds_BHQK.astype(q_BHQE.dtype)
         dq.append(ds_BHQK @ k_BHKE[:, :, keys])
         dk_BHKE = dk_BHKE.at[:, :, keys].add(
-            transposed(ds_BHQK) @ q_BHQE[:, :, queries]
+            wide_product(transposed(ds_BHQK), q_BHQE[:, :, queries])
         )
     dk_BHKE, dv_BHKE = (x.astype(k_BHKE.dtype) for x in (dk_BHKE, dv_BHKE))
     return jnp.concatenate(dq, axis=2), dk_BHKE, dv_BHKE, None

@@ -111,7 +111,7 @@ class Linear(nn.Module):
         depth = x_BLD.shape[-1]
         init = nn.initializers.zeros_init() if self.zero else _normal
         kernel = self.param("kernel", init, (depth, self.width))
-        y_NF = product(x_BLD.reshape(-1, depth), kernel.astype(x_BLD.dtype))
+        y_NF = product(x_BLD.reshape(-1, depth), kernel)
         y_BLF = y_NF.reshape(*x_BLD.shape[:-1], self.width)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))

@@ -1,8 +1,9 @@
 """Matrix products, laid out so that the processor's fast path takes them.
 
 y_NF = x_ND w_DF; its gradients g w^T and x^T g need transposed operands, which in
-bfloat16 on a CPU cost two to three times the plain product. Copying the transpose into
+bfloat16 on a CPU cost two to six times the plain product. Copying the transpose into
 memory first is nearly free, but XLA folds a copy back unless the layout is constrained.
+Gradients of weights are long sums, kept in float32 as the weights are.
 """
 
 import functools
@@ -30,6 +31,7 @@ def native_bfloat16() -> bool:
     return processor_has("avx512_bf16")
 
 
+@functools.cache
 def processor_has(flag: str) -> bool:
     """Whether /proc/cpuinfo names the flag; where there is no such file, no."""
     try:
@@ -62,19 +64,56 @@ def transposed(x: jax.Array, *, always: bool = False) -> jax.Array:
     return in_rows(jnp.swapaxes(x, -1, -2), always=always)
 
 
+def times_transposed(
+    a: jax.Array, b: jax.Array, dtype: jnp.dtype | None = None
+) -> jax.Array:
+    """a b^T over the last two axes: [..., N, D], [..., M, D] -> [..., N, M].
+
+    Processors with AMX read b as it lies; for others a copy is laid out.
+
+    Args:
+      a: of any dtype.
+      b: of the same.
+      dtype: of the result; None = theirs.
+    """
+    if processor_has("amx_tile"):
+        return jnp.einsum("...nd,...md->...nm", a, b, preferred_element_type=dtype)
+    return jnp.matmul(a, transposed(b), preferred_element_type=dtype)
+
+
+def wide_product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a b over the last two axes, in float32 whatever the operands are.
+
+    In rows, so that XLA does not fold a transposition that follows: for what that would
+    be it has no kernel that takes bfloat16 and gives float32.
+    """
+    wide = jnp.matmul(a, b, preferred_element_type=jnp.float32)
+    return in_rows(wide, always=True)
+
+
 @jax.custom_vjp
 def product(x_ND: jax.Array, w_DF: jax.Array) -> jax.Array:
-    """Returns x w, in the operands' common dtype; so are its gradients."""
-    return x_ND @ w_DF
+    """Returns x w in the dtype of x, as is its gradient; that of w is in w's own."""
+    return x_ND @ w_DF.astype(x_ND.dtype)
 
 
 def _forward(x_ND, w_DF):
-    return x_ND @ w_DF, (x_ND, w_DF)
+    return product(x_ND, w_DF), (x_ND, w_DF)
 
 
 def _backward(saved, gradient_NF):
     x_ND, w_DF = saved
-    return gradient_NF @ transposed(w_DF), transposed(x_ND) @ gradient_NF
+    gradient_ND = times_transposed(gradient_NF, w_DF.astype(x_ND.dtype))
+    gradient_DF = _gradient_of_weights(x_ND, gradient_NF).astype(w_DF.dtype)
+    return gradient_ND, gradient_DF
+
+
+def _gradient_of_weights(x_ND, gradient_NF):
+    """x^T g; in float32, where XLA transposes, by the narrower one's transpose."""
+    narrows = x_ND.shape[1] > gradient_NF.shape[1]
+    if x_ND.dtype == jnp.float32 and narrows:
+        return transposed(wide_product(transposed(gradient_NF), x_ND))
+    return wide_product(transposed(x_ND), gradient_NF)
 
 
 product.defvjp(_forward, _backward)

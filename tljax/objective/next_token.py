@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.model import transformer
-from tljax.model.product import transposed
+from tljax.model.product import times_transposed, transposed, wide_product
 from tljax.settings import ModelSettings
 
 _AT_ONCE = 2**26  # logits of a step up to which blocks are unrolled, XLA overlaps them
@@ -99,7 +99,6 @@ def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
     dtype = hidden_BLD.dtype
     output = output_VD.astype(dtype)
     parts_CD = [output[i : i + words] for i in range(0, output.shape[0], words)]
-    parts_DC = [transposed(part_CD) for part_CD in parts_CD]
 
     def cut(x_BL, fill):
         """Blocks first; what the last one lacks is filled."""
@@ -116,7 +115,7 @@ def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
     def one(gradients_DC, block):
         hidden_ND, target_N = block[0].reshape(-1, width), block[1].reshape(-1)
         weight_N = (target_N >= 0).astype(jnp.float32)
-        logits_NC = [hidden_ND @ part_DC for part_DC in parts_DC]
+        logits_NC = [times_transposed(hidden_ND, part_CD) for part_CD in parts_CD]
         peaks_N = [one_NC.max(axis=-1) for one_NC in logits_NC]
         peak_N = functools.reduce(jnp.maximum, peaks_N).astype(jnp.float32)
         exp_NC = [
@@ -132,19 +131,19 @@ def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
         exp_NC = [one_NC.astype(dtype) for one_NC in exp_NC]
         share_N1 = (weight_N / sum_N)[:, None]
         mixed_ND = sum(
-            (one_NC @ part_CD).astype(jnp.float32)
+            wide_product(one_NC, part_CD)
             for one_NC, part_CD in zip(exp_NC, parts_CD, strict=True)
         )
         pull_ND = mixed_ND * share_N1 - wanted_ND * weight_N[:, None]
         shared_DN = transposed((hidden_ND * share_N1).astype(dtype))
         gradients_DC = [
-            sum_DC + (shared_DN @ one_NC).astype(jnp.float32)
+            sum_DC + wide_product(shared_DN, one_NC)
             for sum_DC, one_NC in zip(gradients_DC, exp_NC, strict=True)
         ]
         pull_BSD = pull_ND.astype(dtype).reshape(batch, step, width)
         return gradients_DC, (nats_N.reshape(batch, step), pull_BSD)
 
-    start_DC = [jnp.zeros(one.shape) for one in parts_DC] if gradients else []
+    start_DC = [jnp.zeros(one.shape[::-1]) for one in parts_CD] if gradients else []
     few = batch * length * output_VD.shape[0] <= _AT_ONCE
     gradients_DC, (nats, pulls) = jax.lax.scan(
         one, start_DC, (cut(hidden_BLD, 0), cut(targets_BL, -1)),

@@ -46,9 +46,9 @@ def _hook(own: Leaves, weights: Leaves, settings, dropout_key):
         narrow_DR, bias_R, widen_RD, bias_D = (own[f"{path}/{one}"] for one in names)
         taken = x if settings.placement == "parallel" else y
         taken_ND = taken.reshape(-1, taken.shape[-1])
-        inner_NR = product(taken_ND, narrow_DR.astype(y.dtype))
+        inner_NR = product(taken_ND, narrow_DR)
         inner_NR = jax.nn.gelu(inner_NR + row(bias_R, inner_NR))
-        added_ND = product(inner_NR, widen_RD.astype(y.dtype))
+        added_ND = product(inner_NR, widen_RD)
         added_ND += row(bias_D, added_ND)
         return y + added_ND.reshape(y.shape)
 

@@ -121,8 +121,7 @@ def _addition(own: Leaves, path: str, x, settings, dropout_key) -> jax.Array:
     The scale stands with A, which is small: with the product it would cost a pass over
     [N, F], and another backward.
     """
-    a_DR = (own[f"{path}/a"] * scale_of(settings)).astype(x.dtype)
-    b_RF = own[f"{path}/b"].astype(x.dtype)
+    a_DR, b_RF = own[f"{path}/a"] * scale_of(settings), own[f"{path}/b"]
     if dropout_key is not None and settings.dropout:
         key = path_key(dropout_key, path)
         kept_share = jnp.float32(1 - settings.dropout)

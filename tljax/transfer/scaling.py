@@ -52,7 +52,7 @@ def _hook(own: Leaves, weights: Leaves, settings, dropout_key):
         if not of_inputs(path):
             return y * row(scale, y)
         more = x * row(scale - 1, x)
-        kernel = weights[f"{path}/kernel"].astype(x.dtype)
+        kernel = weights[f"{path}/kernel"]
         return y + product(more.reshape(-1, x.shape[-1]), kernel).reshape(y.shape)
 
     return adapter
