@@ -46,10 +46,16 @@ def test_weights_in_float32_get_a_gradient_that_is_not_rounded():
     np.testing.assert_allclose(pull_w, exact(x).T @ exact(g), rtol=1e-5)
 
 
-def test_a_wide_product_may_be_transposed():
-    """XLA would fold it into a product for which it has no kernel."""
+def test_a_wide_product_is_not_folded_with_what_follows():
+    """Into one whose left side is transposed: for that XLA has no such kernel."""
     x, w, _ = draw("bfloat16")
-    found = jax.jit(lambda x, w: product.wide_product(x, w).T)(x, w)
+
+    def follow(x, w):
+        return product.transposed(product.wide_product(x, w), always=True)
+
+    program = jax.jit(follow).lower(x, w).compile()
+    assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in program.as_text()
+    found = program(x, w)
     assert found.dtype == "float32"
     np.testing.assert_allclose(found, (exact(x) @ exact(w)).T, rtol=1e-5)
 
