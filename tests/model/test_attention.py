@@ -170,6 +170,15 @@ def test_rotation_by_hand():
     np.testing.assert_allclose(turned, by_hand, **CLOSE)
 
 
+def test_the_gradient_of_a_rotation_turns_back():
+    x_BLHE, g_BLHE = draw(heads=3, seed=0), draw(heads=3, seed=1)
+    back_BLHE = jax.vjp(lambda x: rotate(x, 100.0), x_BLHE)[1](g_BLHE)[0]
+    # orthogonal: turned forward again, the gradient is what was given
+    np.testing.assert_allclose(rotate(back_BLHE, 100.0), g_BLHE, **CLOSE)
+    changed = rotate(x_BLHE, 100.0) * g_BLHE
+    np.testing.assert_allclose(changed.sum(), (x_BLHE * back_BLHE).sum(), rtol=1e-4)
+
+
 def test_only_distances_matter_to_rotated_products():
     x_BLHE = np.random.default_rng(0).standard_normal((2, 1, 1, 8), np.float32)
     q_LE, k_LE = np.asarray(rotate(np.tile(x_BLHE, (1, 20, 1, 1)), 1e4)[:, :, 0])

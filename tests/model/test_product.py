@@ -61,19 +61,25 @@ def test_a_wide_product_is_not_folded_with_what_follows():
 
 
 @pytest.mark.parametrize("amx", [True, False])
-@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("result", [None, "float32"])
 @pytest.mark.parametrize("dtype", ROUNDING)
-@pytest.mark.parametrize("lead", [(), (3, 2)])
-def test_times_transposed(monkeypatch, lead, dtype, wide, amx):
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("times_transposed", (6, 4)), ("times_transposed", (3, 2, 6, 4)),
+     ("read_once", (6, 4)), ("read_once", (40, 4))],
+)  # fmt: skip
+def test_products_with_a_transpose(monkeypatch, name, shape, dtype, result, amx):
     monkeypatch.setattr(product, "processor_has", lambda flag: amx)
-    x, _, g = draw(dtype, *lead)
-    x, g = x.mT, g.mT
-    result = "float32" if wide else dtype
-    found = jax.jit(product.times_transposed, static_argnums=2)(x, g, result)
-    by_hand = exact(x) @ exact(g).mT
-    assert found.dtype == result
+    random = np.random.default_rng(0)
+    a, b = (
+        jnp.asarray(random.standard_normal((*shape[:-2], n, 4)), dtype)
+        for n in (shape[-2], 5)
+    )
+    found = jax.jit(lambda a, b: getattr(product, name)(a, b, result))(a, b)
+    by_hand = exact(a) @ exact(b).mT
+    assert found.dtype == (result or dtype)
     error = np.abs(exact(found) - by_hand)
-    assert error.max() < ROUNDING[result] * np.abs(by_hand).max()
+    assert error.max() < ROUNDING[result or dtype] * np.abs(by_hand).max()
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -16,6 +16,7 @@ import numpy as np
 from tljax.generate import programs
 from tljax.generate.sampling import Sampling
 from tljax.model import transformer
+from tljax.model.cache import for_extending
 from tljax.model.product import product_dtype
 from tljax.settings import LAST_SEED, InputError, ModelSettings
 
@@ -46,7 +47,7 @@ class Generator:
                 "a model with causal=False cannot write; take a causal one"
             )
         self._settings = settings
-        self._params = transformer.for_products(settings, params)
+        self._params = for_extending(settings, params)
         self._vocab_size = transformer.output_matrix(params).shape[0]
         ends_V = np.zeros(self._vocab_size, bool)
         ends_V[self._known(end_ids, "end_ids")] = True

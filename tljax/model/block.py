@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.model import attention
-from tljax.model.product import product
+from tljax.model.product import product, read_once
 from tljax.settings import ModelSettings
 
 Adapter = Callable[[str, jax.Array, jax.Array], jax.Array]
@@ -110,8 +110,12 @@ class Linear(nn.Module):
     def __call__(self, x_BLD: jax.Array, path: str, adapter: Adapter | None):
         depth = x_BLD.shape[-1]
         init = nn.initializers.zeros_init() if self.zero else _normal
-        kernel = self.param("kernel", init, (depth, self.width))
-        y_NF = product(x_BLD.reshape(-1, depth), kernel)
+        x_ND = x_BLD.reshape(-1, depth)
+        if self.has_variable("params", "transposed"):  # of `cache.for_extending`
+            kernel_FD = self.get_variable("params", "transposed")
+            y_NF = read_once(x_ND, kernel_FD.astype(x_ND.dtype))
+        else:
+            y_NF = product(x_ND, self.param("kernel", init, (depth, self.width)))
         y_BLF = y_NF.reshape(*x_BLD.shape[:-1], self.width)
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.width,))

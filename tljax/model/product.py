@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
+_FEW = 32  # rows of a product that takes as long as its weights are read
+
 
 @functools.cache
 def cuda_capability() -> float:
@@ -79,6 +81,22 @@ def times_transposed(
     if processor_has("amx_tile"):
         return jnp.einsum("...nd,...md->...nm", a, b, preferred_element_type=dtype)
     return jnp.matmul(a, transposed(b), preferred_element_type=dtype)
+
+
+def read_once(
+    x_ND: jax.Array, w_FD: jax.Array, dtype: jnp.dtype | None = None
+) -> jax.Array:
+    """x w^T as `times_transposed`; few rows of x wait for nothing but w to be read.
+
+    AMX takes a product's left side as it lies and packs its right side: few rows then
+    stand on the right. For the others XLA does the same at its rate.
+    """
+    if x_ND.shape[0] > _FEW:
+        return times_transposed(x_ND, w_FD, dtype)
+    if not processor_has("amx_tile"):
+        return jnp.einsum("nd,fd->nf", x_ND, w_FD, preferred_element_type=dtype)
+    y_FN = jnp.einsum("fd,nd->fn", w_FD, x_ND, preferred_element_type=dtype)
+    return in_rows(y_FN, always=True).T  # in rows: else XLA turns the product around
 
 
 def wide_product(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from tljax.model import attention
 from tljax.model.block import Adapter, Block, Look, normalize, read
-from tljax.model.product import product_dtype
+from tljax.model.product import product_dtype, read_once
 from tljax.settings import InputError, ModelSettings
 
 _EMBEDDING_STD = 0.02
@@ -123,10 +123,9 @@ def for_products(settings: ModelSettings, params: dict) -> dict:
 def logits_of(params: dict, states_BLD: jax.Array) -> jax.Array:
     """Logits [B, L, V] in float32 of hidden states, as `apply` returns them."""
     output_VD = output_matrix(params).astype(states_BLD.dtype)
-    logits_BLV = jnp.einsum(
-        "bld,vd->blv", states_BLD, output_VD, preferred_element_type=jnp.float32
-    )
-    return logits_BLV.astype(jnp.float32)
+    states_ND = states_BLD.reshape(-1, states_BLD.shape[-1])
+    logits_NV = read_once(states_ND, output_VD, jnp.float32)
+    return logits_NV.reshape(*states_BLD.shape[:2], -1)
 
 
 def apply(
