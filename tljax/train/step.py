@@ -86,7 +86,8 @@ def make_train_step(
         average = state.average
         if regularize.ema:
             average = averaged(average, params, state.step, hparams["ema"])
-        norm = optax.tree.norm(gradients)
+        # its squares of its own: shared with Adam's moments, they would be written
+        norm = optax.tree.norm(jax.lax.optimization_barrier(gradients))
         sums = {"gradient_norm": norm, "steps": jnp.float32(1.0), **sums}
         return TrainState(params, inner, state.step + 1, average), sums
 
