@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 import signal
 
 import jax
@@ -655,3 +656,29 @@ def test_fewer_members_than_devices_take_fewer(member):
     one = changed(member, mesh=mesh)
     assert [mesh_of([one] * members).run for members in (1, 3, 5)] == [1, 3, 4]
     assert Crew([one]).mesh.size == 1
+
+
+@pytest.mark.parametrize(
+    ("members", "run", "mode"), [(1, 1, "turn"), (3, 2, "turn"), (2, 1, "vmap")]
+)
+def test_both_programs_are_compiled_once_while_first_weights_are_drawn(
+    member, tmp_path, monkeypatch, caplog, members, run, mode
+):
+    """From shapes alone, which must be those that they are called with."""
+    monkeypatch.setattr(population, "choose_mode", lambda members: mode)
+    mesh = dataclasses.replace(member.settings.mesh, run=run)
+    both = [
+        dataclasses.replace(
+            changed(member, mesh=mesh, seed=i), folder=tmp_path / f"{i}"
+        )
+        for i in range(members)
+    ]
+    jax.config.update("jax_log_compiles", True)
+    try:
+        finetune.finetune(both, populations=tmp_path / "populations")
+    finally:
+        jax.config.update("jax_log_compiles", False)
+    said = re.compile(r"Finished XLA compilation of jit\((step|in_turn|vmapped|spread)")
+    threads = [one.threadName for one in caplog.records if said.match(one.message)]
+    assert len(threads) == 2
+    assert all(name.startswith("ThreadPool") for name in threads)

@@ -136,6 +136,31 @@ def test_scanned_layers_are_unrolled_layers(make, dropout):
     assert apart > 0.1 if dropout else apart == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "others", "traced"),
+    [
+        ({}, {}, 1),
+        ({"remat": "layer"}, {}, 1),
+        ({"windows": (0, 2, 0)}, {}, 3),
+        ({}, {"adapter": lambda path, x, y: y}, 3),
+        ({}, {"read_BM": np.zeros((1, 1), np.int32)}, 2),
+    ],
+)
+def test_layers_that_differ_in_weights_alone_are_traced_once(
+    make, monkeypatch, changes, others, traced
+):
+    params, run = make(depth=3, **changes)
+    made, block = [], transformer.Block
+
+    def counted(settings):
+        made.append(settings)
+        return block(settings)
+
+    monkeypatch.setattr(transformer, "Block", counted)
+    run(params, batch_of([3, 1, 4, 1], [1, 1, 1, 1]), **others)
+    assert len(made) == traced
+
+
 def test_adapters_are_told_the_layer_scanned_or_not(make):
     params, run = make(scan_layers=True)
     seen = set()

@@ -394,3 +394,19 @@ def test_small_products_fill_a_cpu_but_no_accelerator(
 ):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     assert population.choose_mode(members) == mode
+
+
+def test_a_step_is_traced_once(line):
+    train_step, _, data, state, plan, hparams = line
+    traced = []
+
+    def counted(*args):
+        traced.append(args)
+        return train_step(*args)
+
+    advance = population.make_train_rounds(
+        counted, lambda data, plan, t: {"x": data[plan[t]]}
+    )
+    run = jax.jit(population.lift(advance, "turn", shared=1))
+    run.lower(data, state, plan, population.stack(hparams), np.int32(STEPS))
+    assert len(traced) == 1

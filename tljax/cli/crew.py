@@ -6,7 +6,7 @@ crew_start  base, each member's own start       ->  first_state
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -88,15 +88,20 @@ class Crew:
             **lora.hyperparameters(settings.transfer),
         }
 
-    def member_bytes(self, mode: str) -> int:
-        """What a member needs in memory beside what all share (`train.memory`)."""
+    @functools.cached_property
+    def state_shapes(self) -> step.TrainState:
+        """Of a member's state before its first step."""
         settings = self.settings
 
         def first_state(params):
             moving, _ = split(params, settings.transfer, jax.random.key(0))
             return step.init_state(moving, settings.optim, settings.regularize)
 
-        state = jax.eval_shape(first_state, self.start.shapes())
+        return jax.eval_shape(first_state, self.start.shapes())
+
+    def member_bytes(self, mode: str) -> int:
+        """What a member needs in memory beside what all share (`train.memory`)."""
+        settings, state = self.settings, self.state_shapes
         keeps_best = settings.record.choose == "best"
         needed = memory.member_bytes(state, state.chosen, keeps_best=keeps_best)
         if mode == "turn":  # one at a time: what it reads and forgets is the run's own
@@ -207,7 +212,7 @@ class Crew:
         """
         held_out = self.scoring[name], len(self.data.sets[name]), self.frozen
         hparams = [lora.hyperparameters(one.settings.transfer) for one in members]
-        if mode == "turn" and self.mesh.shape["run"] == 1:
+        if self._scored_alone(mode):
             return [
                 self.scorer.probabilities(
                     population.member(params, i), *held_out, hparams[i]
@@ -217,6 +222,35 @@ class Crew:
         stacked = population.assemble(hparams, self.mesh)
         found_SIC = self.scorer.of_members(params, *held_out, stacked, mode)
         return [found_SIC[i] for i in due]
+
+    def _scored_alone(self, mode: str) -> bool:
+        """Whether scoring takes one member a call."""
+        return mode == "turn" and self.mesh.shape["run"] == 1
+
+    def compilations(
+        self, mode: str, data: dict, plan: dict, hparams: dict
+    ) -> tuple[Callable[[], object], ...]:
+        """Works that compile what members train and are scored by, from shapes alone.
+
+        The programs are traced here: Python does not trace two at a time.
+
+        Args: as `advance` is called with; data of `data_on_device`.
+        """
+        members = len(jax.tree.leaves(plan)[0])
+        state = population.shapes(self.state_shapes, members, self.mesh)
+        own = lora.hyperparameters(self.settings.transfer)
+        if self._scored_alone(mode):
+            moving, scored_mode = self.state_shapes.chosen, None
+        else:
+            moving, scored_mode = state.chosen, mode
+            own = population.assemble([own] * members, self.mesh)
+        planned = next(iter(self.scoring.values()))
+        until = np.zeros(members, np.int32)
+        advance = self.advance(mode)
+        return (
+            advance.lower(data, state, plan, hparams, until).compile,
+            self.scorer.lower(moving, planned, self.frozen, own, scored_mode).compile,
+        )
 
     def advance(self, mode: str):
         """advance(data, state, plan, hparams, until), compiled once a mode."""

@@ -170,9 +170,10 @@ def _train_group(crew, group, whole, populations, progress) -> None:
         ),
         mesh,
     )
-    state = population.assemble((crew.first_state(one) for one in group), mesh)
-    _check_phases(group[0].settings.optim, state.params, plans)
     advance, data = crew.advance(mode), crew.data_on_device()
+    with parts.aside(*crew.compilations(mode, data, stacked, hparams)):
+        state = population.assemble((crew.first_state(one) for one in group), mesh)
+    _check_phases(group[0].settings.optim, state.params, plans)
     validation = crew.data.sets["validation"]
     latest = {}  # of a member, what it said of the validation split when last asked
 

@@ -1,11 +1,12 @@
 """What the jobs share: tokenizer, first weights, cost, devices."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 
@@ -72,6 +73,22 @@ def jit_for_one_call(function: Callable, **more) -> Callable:
     less = {"xla_backend_optimization_level": 1}
     options = less if jax.default_backend() == "cpu" else None
     return jax.jit(function, compiler_options=options, **more)
+
+
+@contextlib.contextmanager
+def aside(*works: Callable[[], object]) -> Iterator[None]:
+    """Does the works in threads of their own while the block runs; ends with both.
+
+    For compiling, which needs neither Python nor, mostly, more than one core.
+
+    Raises:
+      What a work raised, unless the block raised.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        begun = [pool.submit(one) for one in works]
+        yield
+    for one in begun:
+        one.result()
 
 
 def get_tokenizer(

@@ -75,6 +75,21 @@ class Scorer:
         )
         return flat_tokens(labelled) if stream is None else stream, plan
 
+    def lower(
+        self,
+        moving: dict,
+        planned: tuple[np.ndarray, PackedPlan],
+        frozen: dict | None = None,
+        hparams: dict | None = None,
+        mode: str | None = None,
+    ) -> jax.stages.Lowered:
+        """What scores, to be compiled; arguments of the two below, or shapes of them.
+
+        mode: None = `probabilities`, else `of_members` with it.
+        """
+        step = self._lifted[mode] if mode else self._step
+        return step.lower(frozen or {}, _batch(*planned, 0), moving, hparams or {})
+
     def probabilities(
         self,
         moving: dict,
@@ -108,18 +123,23 @@ class Scorer:
     def _scored(step, moving, planned, frozen, hparams) -> np.ndarray:
         """Every step's result, float64; read when all have been sent off."""
         flat, plan = planned
-        name = "tokens_BL" if flat.ndim == 1 else "stream_BLD"
-        results = []
-        for t in range(plan.steps):
-            places_BL = plan.gather_TBL[t]
-            found = flat[np.maximum(places_BL, 0)]  # padding: any token does
-            batch = {
-                name: found.astype(np.int32) if flat.ndim == 1 else found,
-                "segments_BL": plan.segments_TBL[t],
-                "labels_BM": plan.labels_TBM[t],
-            }
-            results.append(step(frozen or {}, batch, moving, hparams or {}))
+        results = [
+            step(frozen or {}, _batch(flat, plan, t), moving, hparams or {})
+            for t in range(plan.steps)
+        ]
         return np.stack([np.asarray(result, np.float64) for result in results])
+
+
+def _batch(flat: np.ndarray, plan: PackedPlan, t: int) -> dict:
+    """What scoring step t reads."""
+    found = flat[np.maximum(plan.gather_TBL[t], 0)]  # padding: any token does
+    if flat.ndim == 1:
+        found = found.astype(np.int32)
+    return {
+        "tokens_BL" if flat.ndim == 1 else "stream_BLD": found,
+        "segments_BL": plan.segments_TBL[t],
+        "labels_BM": plan.labels_TBM[t],
+    }
 
 
 def _in_order(found_TBMC, plan: PackedPlan, items: int) -> np.ndarray:

@@ -203,11 +203,17 @@ def apply(
         body = functools.partial(_scan_body, one)
         x_BLD, _ = jax.lax.scan(_remembering(settings, body, False), x_BLD, scanned)
     else:
+        # traced once for all layers that differ in nothing but their weights
+        any_layer = jax.jit(functools.partial(one, path="layers", index=0))
         for i, layer in layers.items():
             if watched:
                 watch(i, x_BLD)
             own_BM = read_BM if i == settings.depth - 1 else None
-            here = functools.partial(one, path=f"layers/{i}", index=i, read_BM=own_BM)
+            if alike and adapter is None and own_BM is None:
+                here = any_layer
+            else:
+                path = f"layers/{i}"
+                here = functools.partial(one, path=path, index=i, read_BM=own_BM)
             x_BLD = _remembering(settings, here)(x_BLD, layer, keys[i])
         if watched:
             watch(settings.depth, x_BLD)

@@ -98,6 +98,23 @@ def assemble(trees: Iterable[Tree], mesh: Mesh) -> Tree:
     return jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves), place), *trees)
 
 
+def shapes(tree: Tree, members: int, mesh: Mesh) -> Tree:
+    """What `assemble` makes of so many trees (a multiple of the axis 'run') like this.
+
+    Args:
+      tree: of one member; shapes and dtypes are read.
+      members: S.
+      mesh: as for `assemble`.
+    """
+    place = NamedSharding(mesh, PartitionSpec("run")) if mesh.shape["run"] > 1 else None
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (members, *leaf.shape), leaf.dtype, sharding=place
+        ),
+        tree,
+    )
+
+
 def padded(members: list, mesh: Mesh, fill: Any = None) -> list:
     """As many as the axis 'run' divides: the last once more, or `fill`."""
     missing = -len(members) % mesh.shape["run"]
@@ -125,6 +142,8 @@ def make_train_rounds(train_step: Callable, take: Callable) -> Callable:
     Steps state.step, ..., until - 1 run in one dispatch; step t trains on
     take(data, plan, t). sums are added up over the steps taken.
     """
+
+    train_step = jax.jit(train_step)  # traced once for both that follow
 
     def advance(data, state, plan, hparams, until):
         batch = take(data, plan, state.step)
