@@ -161,6 +161,7 @@ def _train_group(crew, group, whole, populations, progress) -> None:
     """Trains members of a population together, then writes each one's run folder."""
     mode = whole.division.mode
     plans = [crew.data.plans[one.folder] for one in group]
+    _check_phases(group[0].settings.optim, crew.state_shapes.params, plans)
     mesh = crew.mesh
     stacked = population.assemble((crew.data.padded_plan(plan) for plan in plans), mesh)
     hparams = population.assemble(
@@ -173,7 +174,6 @@ def _train_group(crew, group, whole, populations, progress) -> None:
     advance, data = crew.advance(mode), crew.data_on_device()
     with parts.aside(*crew.compilations(mode, data, stacked, hparams)):
         state = population.assemble((crew.first_state(one) for one in group), mesh)
-    _check_phases(group[0].settings.optim, state.params, plans)
     validation = crew.data.sets["validation"]
     latest = {}  # of a member, what it said of the validation split when last asked
 
