@@ -75,30 +75,36 @@ def rotate(
     else:
         xp, position_BL = jnp, position_BL.astype(jnp.float32)
     angle_BLE = position_BL[..., None] * frequency_E[None, None]
-    return _turn(x_BLHE, *(f(angle_BLE)[:, :, None] for f in (xp.cos, xp.sin)))
+    cos_BLHE, sin_BLHE = (f(angle_BLE)[:, :, None] for f in (xp.cos, xp.sin))
+    return _turn(True, x_BLHE, cos_BLHE, sin_BLHE)
 
 
-@jax.custom_vjp
-def _turn(x_BLHE, cos_BLHE, sin_BLHE):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _turn(heads_first, x_BLHE, cos_BLHE, sin_BLHE):
     """(a, b) -> (a cos - b sin, b cos + a sin), a and b being halves of the channels.
 
-    As one sum for both, a loop of XLA's; two of their own, it would have to join.
+    As one sum for both, a loop of XLA's; two of their own, it would have to join. It is
+    laid out before it is joined, for over whole heads the loop has no vectors: head by
+    head, as `attend` wants it, and its gradient position by position, as products do.
     """
     halves = (*x_BLHE.shape[:-1], 2, x_BLHE.shape[-1] // 2)
     x = x_BLHE.reshape(halves).astype(jnp.float32)
     of_a = jnp.stack([cos_BLHE, sin_BLHE], axis=-2)
     of_b = jnp.stack([-sin_BLHE, cos_BLHE], axis=-2)
-    turned = x[..., :1, :] * of_a + x[..., 1:, :] * of_b
-    return turned.reshape(x_BLHE.shape).astype(x_BLHE.dtype)
+    turned = (x[..., :1, :] * of_a + x[..., 1:, :] * of_b).astype(x_BLHE.dtype)
+    if not heads_first:
+        return in_rows(turned, always=True).reshape(x_BLHE.shape)
+    turned = in_rows(turned.swapaxes(1, 2), always=True)
+    return turned.reshape(*turned.shape[:3], -1).swapaxes(1, 2)
 
 
-def _turn_forward(x_BLHE, cos_BLHE, sin_BLHE):
-    return _turn(x_BLHE, cos_BLHE, sin_BLHE), (cos_BLHE, sin_BLHE)
+def _turn_forward(heads_first, x_BLHE, cos_BLHE, sin_BLHE):
+    return _turn(heads_first, x_BLHE, cos_BLHE, sin_BLHE), (cos_BLHE, sin_BLHE)
 
 
-def _turn_back(saved, gradient_BLHE):
+def _turn_back(heads_first, saved, gradient_BLHE):
     cos_BLHE, sin_BLHE = saved
-    return _turn(gradient_BLHE, cos_BLHE, -sin_BLHE), None, None
+    return _turn(not heads_first, gradient_BLHE, cos_BLHE, -sin_BLHE), None, None
 
 
 _turn.defvjp(_turn_forward, _turn_back)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.model import attention
-from tljax.model.product import product, read_once
+from tljax.model.product import product, read_once, weighted_sum
 from tljax.settings import ModelSettings
 
 Adapter = Callable[[str, jax.Array, jax.Array], jax.Array]
@@ -50,24 +50,62 @@ def read(x_BLD: jax.Array, read_BM: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x_BLD, read_BM[..., None], axis=1)
 
 
-@functools.partial(jax.checkpoint, static_argnums=0)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def normalize(settings: ModelSettings, params: dict, x: jax.Array) -> jax.Array:
-    """x / sqrt(mean(x^2) + epsilon) x scale over the last axis, computed in float32.
+    """(x - mean) / s x scale over the last axis, computed in float32.
 
-    LayerNorm takes the mean from x first and adds params["bias"] at the end. The
-    backward pass keeps x alone, not the float32 steps in between, as in `activate`.
+    For RMSNorm the mean is 0 and s = sqrt(mean(x^2) + epsilon); LayerNorm takes the
+    mean of x, also within s, and adds params["bias"] at the end.
     Source: Zhang & Sennrich 2019, equation 4; Ba et al. 2016.
     """
-    wide = x.astype(jnp.float32)
+    return _normalize_forward(settings, params, x)[0]
+
+
+def _normalize_forward(settings, params, x):
+    wide = _centred(settings, x)
     row = (1,) * (x.ndim - 1) + x.shape[-1:]
+    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(mean_square + settings.norm_epsilon)
+    y = wide * inverse * params["scale"].astype(jnp.float32).reshape(row)
+    if settings.norm == "layer":
+        y += params["bias"].astype(jnp.float32).reshape(row)
+    return y.astype(x.dtype), (params, x, inverse)
+
+
+def _centred(settings, x):
+    wide = x.astype(jnp.float32)
     if settings.norm == "layer":
         wide -= jnp.mean(wide, axis=-1, keepdims=True)
-    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-    wide *= jax.lax.rsqrt(mean_square + settings.norm_epsilon)
-    wide *= params["scale"].astype(jnp.float32).reshape(row)
+    return wide
+
+
+def _normalize_backward(settings, saved, gradient):
+    """With n = (x - mean) / s, and p = g scale of the gradient g:
+
+    dx = (p - n mean(p n) - mean(p)) / s, the last for LayerNorm alone,
+    dscale = sum(g n),  dbias = sum(g).
+
+    Both sums with n are of the one product g (x - mean), as `weighted_sum` likes it.
+    Of the forward pass nothing is kept but x and 1 / s.
+    """
+    params, x, inverse = saved
+    width = x.shape[-1]
+    gradient_ND = gradient.astype(jnp.float32).reshape(-1, width)
+    wide_ND = _centred(settings, x).reshape(-1, width)
+    inverse_N, scale_D = inverse.reshape(-1), params["scale"].astype(jnp.float32)
+    along_ND = gradient_ND * wide_ND
+    mean_N = weighted_sum(along_ND, scale_D, axis=1) * inverse_N**2 / width
+    pull_ND = gradient_ND * scale_D[None] - wide_ND * mean_N[:, None]
+    pulls = {"scale": weighted_sum(along_ND, inverse_N, axis=0)}
     if settings.norm == "layer":
-        wide += params["bias"].astype(jnp.float32).reshape(row)
-    return wide.astype(x.dtype)
+        pull_ND -= weighted_sum(gradient_ND, scale_D, axis=1)[:, None] / width
+        pulls["bias"] = weighted_sum(gradient_ND, jnp.ones_like(inverse_N), axis=0)
+    pulls = jax.tree.map(lambda pull, leaf: pull.astype(leaf.dtype), pulls, params)
+    pull_ND *= inverse_N[:, None]
+    return pulls, pull_ND.reshape(x.shape).astype(x.dtype)
+
+
+normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 @functools.partial(jax.checkpoint, static_argnums=0)

@@ -109,6 +109,22 @@ def wide_product(a: jax.Array, b: jax.Array) -> jax.Array:
     return in_rows(wide, always=True)
 
 
+def weighted_sum(x_ND: jax.Array, weight: jax.Array, *, axis: int) -> jax.Array:
+    """Sum of x times the weight of each row (axis 0) or of each column (1).
+
+    On a CPU a product: XLA sums what lies in memory, and for two sums of the same x
+    would write it twice. Elsewhere it sums as it multiplies.
+
+    Args:
+      x_ND: float32.
+      weight: float32 [N] or [D].
+      axis: that is summed over.
+    """
+    if jax.default_backend() == "cpu":
+        return jnp.tensordot(weight, x_ND, ((0,), (axis,)))
+    return (x_ND * jnp.expand_dims(weight, 1 - axis)).sum(axis)
+
+
 @jax.custom_vjp
 def product(x_ND: jax.Array, w_DF: jax.Array) -> jax.Array:
     """Returns x w in the dtype of x, as is its gradient; that of w is in w's own."""

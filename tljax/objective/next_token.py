@@ -119,16 +119,15 @@ def _blocks(hidden_BLD, output_VD, targets_BL, *, gradients):
         peaks_N = [one_NC.max(axis=-1) for one_NC in logits_NC]
         peak_N = functools.reduce(jnp.maximum, peaks_N).astype(jnp.float32)
         exp_NC = [
-            jnp.exp(one_NC.astype(jnp.float32) - peak_N[:, None])
+            jnp.exp(one_NC.astype(jnp.float32) - peak_N[:, None]).astype(dtype)
             for one_NC in logits_NC
         ]
-        sum_N = sum(one_NC.sum(axis=-1) for one_NC in exp_NC)
+        sum_N = sum(one_NC.sum(axis=-1, dtype=jnp.float32) for one_NC in exp_NC)
         wanted_ND = output[jnp.maximum(target_N, 0)]
         chosen_N = (hidden_ND * wanted_ND).sum(axis=-1, dtype=jnp.float32)
         nats_N = weight_N * (jnp.log(sum_N) + peak_N - chosen_N)
         if not gradients:
             return gradients_DC, (nats_N.reshape(batch, step), None)
-        exp_NC = [one_NC.astype(dtype) for one_NC in exp_NC]
         share_N1 = (weight_N / sum_N)[:, None]
         mixed_ND = sum(
             wide_product(one_NC, part_CD)

@@ -111,8 +111,25 @@ def _is_muon(path: str) -> bool:
     return path.startswith("layers/") and path.endswith("kernel")
 
 
+def clip(gradients: dict, clip_norm: float) -> tuple[dict, jax.Array]:
+    """Gradients of a global norm of at most clip_norm, and their norm before that.
+
+    Args:
+      gradients: of one step.
+      clip_norm: 0 = they stay as they are.
+
+    Source: Pascanu et al. 2013, algorithm 1.
+    """
+    # leaf by leaf, as soon as one is there; and squares of their own, for those that
+    # Adam's moments shared with them would be written out
+    norm = optax.tree.norm(jax.tree.map(jax.lax.optimization_barrier, gradients))
+    if not clip_norm:
+        return gradients, norm
+    return optax.tree.scale(clip_norm / jnp.maximum(norm, clip_norm), gradients), norm
+
+
 def direction(settings: OptimSettings) -> optax.GradientTransformation:
-    """Gradient -> unit-sized direction of descent, before any rate.
+    """Gradient, clipped -> unit-sized direction of descent, before any rate.
 
     Source: Adam, Kingma & Ba 2015, algorithm 1; without bias_correction BERTAdam
     (Zhang et al. 2021, section 4; Mosbach et al. 2021), whose first steps are larger.
@@ -120,13 +137,8 @@ def direction(settings: OptimSettings) -> optax.GradientTransformation:
     adam = optax.scale_by_adam(b1=settings.b1, b2=settings.b2, eps=_EPSILON)
     if not settings.bias_correction:
         adam = _uncorrected(adam)
-    clip = (
-        optax.clip_by_global_norm(settings.clip_norm)
-        if settings.clip_norm
-        else optax.identity()
-    )
     if settings.name == "adamw":
-        return optax.chain(clip, adam)
+        return adam
 
     def kinds(tree):
         return jax.tree.map(
@@ -144,7 +156,7 @@ def direction(settings: OptimSettings) -> optax.GradientTransformation:
             optax.stateless_with_tree_map(lambda stack, _: stack * _wide(stack)),
         )
     )
-    return optax.chain(clip, optax.partition({"muon": muon, "adam": adam}, kinds))
+    return optax.partition({"muon": muon, "adam": adam}, kinds)
 
 
 def _wide(matrices: jax.Array) -> float:

@@ -147,8 +147,8 @@ def make_train_rounds(train_step: Callable, take: Callable) -> Callable:
 
     def advance(data, state, plan, hparams, until):
         batch = take(data, plan, state.step)
-        shapes = jax.eval_shape(train_step, state, batch, hparams)[1]
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        sums = jax.eval_shape(train_step, state, batch, hparams)[1]
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), sums)
 
         def body(carry):
             state, sums = carry

@@ -76,6 +76,7 @@ def make_train_step(
             return nats / weight, {"nats": nats, **sums}
 
         gradients, sums = jax.grad(mean, has_aux=True)(state.params)
+        gradients, norm = optimizer.clip(gradients, settings.clip_norm)
         directions, inner = transform.update(gradients, state.optimizer, state.params)
         if regularize.l2_start:
             start, strength = batch["start"], hparams["l2_start"]
@@ -86,8 +87,6 @@ def make_train_step(
         average = state.average
         if regularize.ema:
             average = averaged(average, params, state.step, hparams["ema"])
-        # its squares of its own: shared with Adam's moments, they would be written
-        norm = optax.tree.norm(jax.lax.optimization_barrier(gradients))
         sums = {"gradient_norm": norm, "steps": jnp.float32(1.0), **sums}
         return TrainState(params, inner, state.step + 1, average), sums
 
