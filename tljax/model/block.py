@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from tljax.model import attention
-from tljax.model.product import product, read_once, weighted_sum
+from tljax.model.product import product, read_once, unshared, weighted_sum
 from tljax.settings import ModelSettings
 
 Adapter = Callable[[str, jax.Array, jax.Array], jax.Array]
@@ -62,10 +62,10 @@ def normalize(settings: ModelSettings, params: dict, x: jax.Array) -> jax.Array:
 
 
 def _normalize_forward(settings, params, x):
+    mean_square = jnp.square(_centred(settings, unshared(x))).mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt(mean_square + settings.norm_epsilon)
     wide = _centred(settings, x)
     row = (1,) * (x.ndim - 1) + x.shape[-1:]
-    mean_square = jnp.mean(wide * wide, axis=-1, keepdims=True)
-    inverse = jax.lax.rsqrt(mean_square + settings.norm_epsilon)
     y = wide * inverse * params["scale"].astype(jnp.float32).reshape(row)
     if settings.norm == "layer":
         y += params["bias"].astype(jnp.float32).reshape(row)

@@ -109,6 +109,15 @@ def wide_product(a: jax.Array, b: jax.Array) -> jax.Array:
     return in_rows(wide, always=True)
 
 
+def unshared(x: jax.Array) -> jax.Array:
+    """x for one reader, which on a CPU shares nothing with the others.
+
+    What two loops read in float32 XLA writes in float32; a sum of its own converts
+    bfloat16 as it reads.
+    """
+    return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
+
+
 def weighted_sum(x_ND: jax.Array, weight: jax.Array, *, axis: int) -> jax.Array:
     """Sum of x times the weight of each row (axis 0) or of each column (1).
 
