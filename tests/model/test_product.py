@@ -88,3 +88,27 @@ def test_auto_is_bfloat16_only_where_it_is_native(monkeypatch, native):
     assert product.product_dtype("auto") == ("bfloat16" if native else "float32")
     assert product.product_dtype("float32") == "float32"
     assert product.product_dtype("bfloat16") == "bfloat16"
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_weighted_sums_by_hand(monkeypatch, backend, axis):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    x = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    weight = jnp.array([1.0, 10.0, 100.0][: x.shape[axis]])
+    by_hand = [531.0, 642.0] if axis == 0 else [21.0, 43.0, 65.0]
+    np.testing.assert_array_equal(product.weighted_sum(x, weight, axis=axis), by_hand)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_weighted_sums_are_the_same_in_vectors_of_any_width(axis):
+    """A run repeats another to the bit, also where a process chose other vectors."""
+    random = np.random.default_rng(0)
+    x = random.standard_normal((300, 200), np.float32)
+    weight = random.standard_normal(x.shape[axis], np.float32)
+    program = jax.jit(lambda x, w: product.weighted_sum(x, w, axis=axis))
+    sums = [
+        program.lower(x, weight).compile({"xla_cpu_prefer_vector_width": width})
+        for width in (256, 512)
+    ]
+    np.testing.assert_array_equal(*(one(x, weight) for one in sums))

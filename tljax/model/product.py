@@ -129,9 +129,11 @@ def weighted_sum(x_ND: jax.Array, weight: jax.Array, *, axis: int) -> jax.Array:
       weight: float32 [N] or [D].
       axis: that is summed over.
     """
-    if jax.default_backend() == "cpu":
-        return jnp.tensordot(weight, x_ND, ((0,), (axis,)))
-    return (x_ND * jnp.expand_dims(weight, 1 - axis)).sum(axis)
+    if jax.default_backend() != "cpu":
+        return (x_ND * jnp.expand_dims(weight, 1 - axis)).sum(axis)
+    # twice: how a lone vector is summed hangs on the width of vector instructions
+    twice = jnp.stack([weight, weight])
+    return jnp.tensordot(twice, x_ND, ((1,), (axis,)))[0]
 
 
 @jax.custom_vjp
