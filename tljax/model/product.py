@@ -112,8 +112,8 @@ def wide_product(a: jax.Array, b: jax.Array) -> jax.Array:
 def unshared(x: jax.Array) -> jax.Array:
     """x for one reader, which on a CPU shares nothing with the others.
 
-    What two loops read in float32 XLA writes in float32; a sum of its own converts
-    bfloat16 as it reads.
+    What two loops compute of x XLA computes once and writes, be it bfloat16 made
+    float32, or a square; a sum of its own does it as it reads.
     """
     return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
 

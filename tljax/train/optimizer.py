@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tljax.model.product import unshared
 from tljax.settings import OptimSettings
 from tljax.train import unfreeze
 
@@ -120,9 +121,9 @@ def clip(gradients: dict, clip_norm: float) -> tuple[dict, jax.Array]:
 
     Source: Pascanu et al. 2013, algorithm 1.
     """
-    # leaf by leaf, as soon as one is there; and squares of their own, for those that
-    # Adam's moments shared with them would be written out
-    norm = optax.tree.norm(jax.tree.map(jax.lax.optimization_barrier, gradients))
+    # leaf by leaf, as soon as one is there; squares that Adam's moments shared with
+    # these would be written out
+    norm = optax.tree.norm(jax.tree.map(unshared, gradients))
     if not clip_norm:
         return gradients, norm
     return optax.tree.scale(clip_norm / jnp.maximum(norm, clip_norm), gradients), norm
