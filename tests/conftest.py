@@ -11,6 +11,8 @@ import tempfile
 
 import pytest
 
+from tljax.processor import xla_flags
+
 DEVICES = 8
 CACHE = tempfile.mkdtemp(prefix="tljax_test_cache_")
 
@@ -19,7 +21,7 @@ if "jax" in sys.modules:
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
     [
-        os.environ.get("XLA_FLAGS", ""),
+        xla_flags(os.environ.get("XLA_FLAGS", "")),
         f"--xla_force_host_platform_device_count={DEVICES}",
         # tiny programs that run once: compiling them well takes longer than it saves
         "--xla_backend_optimization_level=0",

@@ -17,15 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from tljax.model.product import (
+    by_onednn,
     cuda_capability,
     in_rows,
     times_transposed,
     transposed,
+    unrounded,
     wide_product,
 )
 from tljax.settings import ModelSettings
 
 _BLOCK = 64  # query rows that share one block of keys; skips the upper triangle
+_BLOCK_BY_ONEDNN = 128  # for which calls take longer
 _BLOCKS = 8  # of a row: beyond, they grow, for each takes its time to compile
 _MASKED = -1e9
 
@@ -277,7 +280,8 @@ def attend_at(
 
 def _blocks(queries: int, keys: int, reach: Reach) -> list[tuple[slice, slice]]:
     """Pairs of (query positions, key positions that they may see)."""
-    step = _BLOCK if reach.causal and queries % _BLOCK == 0 else queries
+    step = _BLOCK_BY_ONEDNN if by_onednn() else _BLOCK
+    step = step if reach.causal and queries % step == 0 else queries
     while queries > _BLOCKS * step and queries % (2 * step) == 0:
         step *= 2
     return [
@@ -311,9 +315,10 @@ def _mix(reach, q_BHQE, k_BHKE, v_BHKE, segments_BL):
 def _forward(reach, q_BHQE, k_BHKE, v_BHKE, segments_BL):
     sizes = q_BHQE.shape[2], k_BHKE.shape[2]
     mixed, weights = [], []
+    asking_BHQE, asked_BHKE = unrounded(q_BHQE), unrounded(k_BHKE)
     for queries, keys in _blocks(*sizes, reach):
         scores_BHQK = times_transposed(
-            q_BHQE[:, :, queries], k_BHKE[:, :, keys], jnp.float32
+            asking_BHQE[:, :, queries], asked_BHKE[:, :, keys], jnp.float32
         )
         mask_BQK = _mask(segments_BL, queries, keys, sizes[1] - sizes[0], reach)
         weights_BHQK = jax.nn.softmax(

@@ -7,13 +7,16 @@ Gradients of weights are long sums, kept in float32 as the weights are.
 """
 
 import functools
-import pathlib
+import os
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from tljax.processor import processor_has
+
 _FEW = 32  # rows of a product that takes as long as its weights are read
+FEW_ROWS = {"xla_cpu_use_onednn": False}  # compiler options of programs of such
 
 
 @functools.cache
@@ -33,13 +36,14 @@ def native_bfloat16() -> bool:
     return processor_has("avx512_bf16")
 
 
-@functools.cache
-def processor_has(flag: str) -> bool:
-    """Whether /proc/cpuinfo names the flag; where there is no such file, no."""
-    try:
-        return flag in pathlib.Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
+def by_onednn() -> bool:
+    """Whether XLA is told to multiply by oneDNN (processor.py).
+
+    That takes operands that lie transposed as they are, but gives the operands' dtype:
+    where more is asked for, XLA converts the operands to float32, five times slower.
+    """
+    told = "xla_cpu_use_onednn=true" in os.environ.get("XLA_FLAGS", "")
+    return told and jax.default_backend() == "cpu"
 
 
 def product_dtype(name: str) -> jnp.dtype:
@@ -71,29 +75,38 @@ def times_transposed(
 ) -> jax.Array:
     """a b^T over the last two axes: [..., N, D], [..., M, D] -> [..., N, M].
 
-    Processors with AMX read b as it lies; for others a copy is laid out.
+    oneDNN reads b as it lies; for others a copy is laid out.
 
     Args:
       a: of any dtype.
       b: of the same.
-      dtype: of the result; None = theirs.
+      dtype: of the result; None = theirs. oneDNN rounds to theirs first.
     """
-    if processor_has("amx_tile"):
-        return jnp.einsum("...nd,...md->...nm", a, b, preferred_element_type=dtype)
+    if by_onednn():
+        product = jnp.einsum("...nd,...md->...nm", a, b)
+        return product.astype(dtype or a.dtype)
     return jnp.matmul(a, transposed(b), preferred_element_type=dtype)
+
+
+def unrounded(x: jax.Array) -> jax.Array:
+    """x as an operand of products that stay float32: itself, but float32 for oneDNN."""
+    return x.astype(jnp.float32) if by_onednn() else x
 
 
 def read_once(
     x_ND: jax.Array, w_FD: jax.Array, dtype: jnp.dtype | None = None
 ) -> jax.Array:
-    """x w^T as `times_transposed`; few rows of x wait for nothing but w to be read.
+    """x w^T, never rounded to more than dtype asks for (None = theirs).
 
-    AMX takes a product's left side as it lies and packs its right side: few rows then
-    stand on the right. For the others XLA does the same at its rate.
+    Few rows of x wait for nothing but w to be read. AMX takes a product's left side as
+    it lies and packs its right side: few rows then stand on the right. For others XLA
+    does the same at its rate. oneDNN leaves such products to a slower way: programs
+    that live on them are compiled with FEW_ROWS.
     """
-    if x_ND.shape[0] > _FEW:
+    many, amx = x_ND.shape[0] > _FEW, processor_has("amx_tile")
+    if many and not amx:
         return times_transposed(x_ND, w_FD, dtype)
-    if not processor_has("amx_tile"):
+    if many or not amx:
         return jnp.einsum("nd,fd->nf", x_ND, w_FD, preferred_element_type=dtype)
     y_FN = jnp.einsum("fd,nd->fn", w_FD, x_ND, preferred_element_type=dtype)
     return in_rows(y_FN, always=True).T  # in rows: else XLA turns the product around
@@ -103,8 +116,11 @@ def wide_product(a: jax.Array, b: jax.Array) -> jax.Array:
     """a b over the last two axes, in float32 whatever the operands are.
 
     In rows, so that XLA does not fold a transposition that follows: for what that would
-    be it has no kernel that takes bfloat16 and gives float32.
+    be it has no kernel that takes bfloat16 and gives float32. oneDNN rounds the sums
+    to the operands' dtype, once.
     """
+    if by_onednn():
+        return jnp.matmul(a, b).astype(jnp.float32)
     wide = jnp.matmul(a, b, preferred_element_type=jnp.float32)
     return in_rows(wide, always=True)
 
@@ -139,7 +155,27 @@ def weighted_sum(x_ND: jax.Array, weight: jax.Array, *, axis: int) -> jax.Array:
 @jax.custom_vjp
 def product(x_ND: jax.Array, w_DF: jax.Array) -> jax.Array:
     """Returns x w in the dtype of x, as is its gradient; that of w is in w's own."""
-    return x_ND @ w_DF.astype(x_ND.dtype)
+    w_DF = w_DF.astype(x_ND.dtype)
+    if _small(x_ND, w_DF):
+        y = _halves(x_ND) @ jnp.stack([w_DF, w_DF])
+        return y.reshape(-1, w_DF.shape[1])
+    return x_ND @ w_DF
+
+
+def _small(x_ND, w_DF):
+    """Whether XLA gives x w to oneDNN only in two halves.
+
+    It does so from 2^24 FLOPs on, but where there is a third axis from 2^19. The rest
+    it computes in float32: LoRA's products two to four times as slowly.
+    """
+    flops = 2 * x_ND.shape[0] * w_DF.size
+    few = flops < 2**24 and x_ND.shape[0] % 2 == 0
+    return by_onednn() and x_ND.dtype == jnp.bfloat16 and few
+
+
+def _halves(x_ND):
+    """[2, N / 2, D]."""
+    return x_ND.reshape(2, -1, x_ND.shape[1])
 
 
 def _forward(x_ND, w_DF):
@@ -148,13 +184,21 @@ def _forward(x_ND, w_DF):
 
 def _backward(saved, gradient_NF):
     x_ND, w_DF = saved
-    gradient_ND = times_transposed(gradient_NF, w_DF.astype(x_ND.dtype))
-    gradient_DF = _gradient_of_weights(x_ND, gradient_NF).astype(w_DF.dtype)
-    return gradient_ND, gradient_DF
+    w = w_DF.astype(x_ND.dtype)
+    if _small(x_ND, w):
+        x, gradient, w = _halves(x_ND), _halves(gradient_NF), jnp.stack([w, w])
+        gradient_ND = times_transposed(gradient, w).reshape(x_ND.shape)
+        gradient_DF = wide_product(x.mT, gradient).sum(axis=0)
+    else:
+        gradient_ND = times_transposed(gradient_NF, w)
+        gradient_DF = _gradient_of_weights(x_ND, gradient_NF)
+    return gradient_ND, gradient_DF.astype(w_DF.dtype)
 
 
 def _gradient_of_weights(x_ND, gradient_NF):
     """x^T g; in float32, where XLA transposes, by the narrower one's transpose."""
+    if by_onednn():
+        return wide_product(x_ND.T, gradient_NF)
     narrows = x_ND.shape[1] > gradient_NF.shape[1]
     if x_ND.dtype == jnp.float32 and narrows:
         return transposed(wide_product(transposed(gradient_NF), x_ND))

@@ -12,7 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from tljax.model import transformer
-from tljax.model.product import times_transposed, transposed, wide_product
+from tljax.model.product import (
+    by_onednn,
+    times_transposed,
+    transposed,
+    wide_product,
+)
 from tljax.settings import ModelSettings
 
 _AT_ONCE = 2**26  # logits of a step up to which blocks are unrolled, XLA overlaps them
@@ -81,7 +86,10 @@ def _block(vocab: int, width: int) -> tuple[int, int]:
     """
     if jax.default_backend() != "cpu":
         return 8192, vocab
-    words = max(1024, min(2**19 // width, 2048))
+    if by_onednn():  # which walks over the weights block by block itself
+        words = 4096
+    else:
+        words = max(1024, min(2**19 // width, 2048))
     return max(1, min(2048, 2**24 // vocab)), words
 
 
