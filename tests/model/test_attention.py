@@ -72,10 +72,17 @@ def test_blocks_of_any_size_give_plain_attention(monkeypatch, block, causal, win
 
 
 @pytest.mark.parametrize(
-    ("length", "block"),
-    [(64, 64), (512, 64), (1024, 128), (4096, 512), (17 * 64, 64), (1100, 1100)],
-)
-def test_a_row_has_eight_blocks_at_most_where_they_can_double(length, block):
+    ("onednn", "length", "block"),
+    [
+        (False, 64, 64), (False, 512, 64), (False, 1024, 128), (False, 4096, 512),
+        (False, 17 * 64, 64), (False, 1100, 1100),
+        (True, 64, 64), (True, 512, 128), (True, 4096, 512), (True, 17 * 64, 64),
+    ],
+)  # fmt: skip
+def test_a_row_has_eight_blocks_at_most_where_they_can_double(
+    monkeypatch, onednn, length, block
+):
+    monkeypatch.setattr(attention, "by_onednn", lambda: onednn)
     blocks = attention._blocks(length, length, attention.Reach(True, 0, 1.0))
     assert {rows.stop - rows.start for rows, _ in blocks} == {block}
     assert [keys.stop for _, keys in blocks] == list(range(block, length + 1, block))

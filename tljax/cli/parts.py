@@ -30,6 +30,7 @@ from tljax.transfer.transplant import Entry
 CACHE_COMPILED = pathlib.Path("xla")
 _DEVICE_FLAG = "xla_force_host_platform_device_count"
 
+
 def prepare_devices(mesh: MeshSettings | None = None) -> None:
     """Compiled programs are kept in the cache folder: a second run starts at once.
 

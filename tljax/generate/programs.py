@@ -20,9 +20,7 @@ from tljax.model.cache import extend, init_cache
 from tljax.model.product import FEW_ROWS
 from tljax.settings import ModelSettings
 
-_jit = functools.partial(
-    jax.jit, static_argnames="settings", compiler_options=FEW_ROWS
-)
+_jit = functools.partial(jax.jit, static_argnames="settings", compiler_options=FEW_ROWS)
 
 # Prompt tokens in one product: bounds the scores, rows x heads x these x prompt.
 PIECE = 512

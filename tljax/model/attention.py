@@ -28,7 +28,6 @@ from tljax.model.product import (
 from tljax.settings import ModelSettings
 
 _BLOCK = 64  # query rows that share one block of keys; skips the upper triangle
-_BLOCK_BY_ONEDNN = 128  # for which calls take longer
 _BLOCKS = 8  # of a row: beyond, they grow, for each takes its time to compile
 _MASKED = -1e9
 
@@ -280,9 +279,11 @@ def attend_at(
 
 def _blocks(queries: int, keys: int, reach: Reach) -> list[tuple[slice, slice]]:
     """Pairs of (query positions, key positions that they may see)."""
-    step = _BLOCK_BY_ONEDNN if by_onednn() else _BLOCK
-    step = step if reach.causal and queries % step == 0 else queries
-    while queries > _BLOCKS * step and queries % (2 * step) == 0:
+    step = _BLOCK if reach.causal and queries % _BLOCK == 0 else queries
+    least = -(-queries // _BLOCKS)
+    if by_onednn():  # whose calls take longer to begin
+        least = max(least, 2 * _BLOCK)
+    while step < least and queries % (2 * step) == 0:
         step *= 2
     return [
         (slice(start, start + step), _keys(start, start + step, queries, keys, reach))
