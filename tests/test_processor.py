@@ -4,10 +4,8 @@ import pytest
 
 from tljax import processor
 
-AMX = (
-    "--xla_cpu_prefer_vector_width=512 --xla_cpu_use_onednn=true "
-    "--xla_cpu_experimental_onednn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-)
+ONEDNN = "--xla_cpu_experimental_onednn_fusion_type=LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+AMX = f"--xla_cpu_prefer_vector_width=512 {ONEDNN}"
 
 
 @pytest.mark.parametrize(
@@ -17,9 +15,8 @@ AMX = (
         (True, "--xla_dump_to=a", f"--xla_dump_to=a {AMX}"),
         (
             True,
-            "--xla_cpu_use_onednn=false --xla_cpu_prefer_vector_width=128",
-            "--xla_cpu_use_onednn=false --xla_cpu_prefer_vector_width=128 "
-            + AMX.split()[-1],
+            "--xla_cpu_prefer_vector_width=128",
+            f"--xla_cpu_prefer_vector_width=128 {ONEDNN}",
         ),
         (True, AMX, AMX),
         (False, "--xla_dump_to=a", "--xla_dump_to=a"),
@@ -30,6 +27,8 @@ def test_flags_for_amx(monkeypatch, amx, given, expected):
     has = {"amx_tile": amx}
     monkeypatch.setattr(processor, "processor_has", lambda flag: has[flag])
     assert processor.xla_flags(given) == expected
+    monkeypatch.setenv("XLA_FLAGS", expected)
+    assert processor.told_of_onednn() == amx
 
 
 def test_a_processor_s_flags_are_read_where_there_are_any(monkeypatch, tmp_path):

@@ -1,14 +1,13 @@
 """What this machine's processor offers, and what XLA is told for its sake."""
 
 import functools
+import os
 import pathlib
 
-# With AMX: element-wise loops in vectors of 512 bits, a fifth faster than in LLVM's
-# choice of 256, and products by oneDNN, up to twice as fast as XLA's own.
+_ONEDNN = "xla_cpu_experimental_onednn_fusion_type"
 _FOR_AMX = {
-    "xla_cpu_prefer_vector_width": "512",
-    "xla_cpu_use_onednn": "true",
-    "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+    "xla_cpu_prefer_vector_width": "512",  # LLVM's choice of 256 is a fifth slower
+    _ONEDNN: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",  # for programs that ask for oneDNN
 }
 
 
@@ -30,3 +29,8 @@ def xla_flags(given: str) -> str:
     wanted = _FOR_AMX.items() if processor_has("amx_tile") else ()
     more = [f"--{name}={value}" for name, value in wanted if name not in given]
     return " ".join([given, *more]).strip()
+
+
+def told_of_onednn() -> bool:
+    """Whether XLA_FLAGS say what oneDNN shall do in programs that ask for it."""
+    return _ONEDNN in os.environ.get("XLA_FLAGS", "")

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Iterator
 
 import jax
@@ -54,6 +55,8 @@ def prepare_devices(mesh: MeshSettings | None = None) -> None:
         folder = default_cache() / CACHE_COMPILED
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # the cache cannot keep oneDNN's programs (model/product.py)
+    warnings.filterwarnings("ignore", ".*onednn-fusion", UserWarning)
     if wanted == 1:
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         if jax.default_backend() == "cpu":
@@ -72,17 +75,20 @@ def jit_for_one_call(function: Callable, **more) -> Callable:
 
 
 @contextlib.contextmanager
-def aside(*works: Callable[[], object]) -> Iterator[None]:
+def aside(*works: Callable[[], object]) -> Iterator[list[concurrent.futures.Future]]:
     """Does the works in threads of their own while the block runs; ends with both.
 
     For compiling, which needs neither Python nor, mostly, more than one core.
+
+    Yields:
+      Their futures.
 
     Raises:
       What a work raised, unless the block raised.
     """
     with concurrent.futures.ThreadPoolExecutor() as pool:
         begun = [pool.submit(one) for one in works]
-        yield
+        yield begun
     for one in begun:
         one.result()
 

@@ -26,7 +26,7 @@ from tljax.data.token_store import TokenStore, open_token_store
 from tljax.data.tokenizer import Tokenizer
 from tljax.evaluate import language
 from tljax.model import transformer
-from tljax.model.product import product_dtype
+from tljax.model.product import jit_by_onednn, product_dtype
 from tljax.objective.next_token import language_loss
 from tljax.settings import (
     CorpusSettings,
@@ -265,9 +265,9 @@ class _Job:
             step=placement.everywhere(),
         )
         lifted = placement.lifted(shardings)
-        self.state = parts.jit_for_one_call(
+        stacked = parts.jit_for_one_call(
             lambda *start: population.stack([init(*start)]), out_shardings=lifted
-        )(key, base)
+        )
         train_step = step.make_train_step(language_loss(settings.model), settings.optim)
         hparams = jax.device_put(
             optimizer.hyperparameters(settings.optim, settings.steps, settings.seed),
@@ -278,13 +278,21 @@ class _Job:
             "turn",
             shared=2,
         )
-        advance = jax.jit(
+        advance = jit_by_onednn(
             advance,
             in_shardings=(placement.batch(), placement.everywhere(), lifted),
             out_shardings=(lifted, None),
             donate_argnums=2,
-        )
+        ).lower(self._batch_shapes(), hparams, jax.eval_shape(stacked, key, base))
+        with parts.aside(advance.compile) as (compiling,):
+            self.state = stacked(key, base)
+        advance = compiling.result()
         self._advance = lambda batch, state: advance(batch, hparams, state)
+
+    def _batch_shapes(self):
+        shape = self.settings.optim.batch, self.settings.corpus.length
+        names = "tokens_BL", "targets_BL", "segments_BL"
+        return {name: jax.ShapeDtypeStruct(shape, np.int32) for name in names}
 
     def place(self, batch):
         return jax.device_put(batch, self.placement.batch())

@@ -17,10 +17,7 @@ import jax.numpy as jnp
 from tljax.generate.sampling import Sampling, sample
 from tljax.model import transformer
 from tljax.model.cache import extend, init_cache
-from tljax.model.product import FEW_ROWS
 from tljax.settings import ModelSettings
-
-_jit = functools.partial(jax.jit, static_argnames="settings", compiler_options=FEW_ROWS)
 
 # Prompt tokens in one product: bounds the scores, rows x heads x these x prompt.
 PIECE = 512
@@ -57,7 +54,7 @@ def keys(seeds_B: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.key)(seeds_B)
 
 
-@_jit
+@functools.partial(jax.jit, static_argnames="settings")
 def start(settings: ModelSettings, params: dict, batch: dict, rule: Rule) -> State:
     """Reads the prompts, a piece at a time, and draws the first tokens."""
     rows, length = batch["tokens_BL"].shape
@@ -124,7 +121,7 @@ def grow(state: State, room: int) -> State:
     return state._replace(cache=cache, new_BL=wider(state.new_BL))
 
 
-@functools.partial(_jit, donate_argnames="state")
+@functools.partial(jax.jit, static_argnames="settings", donate_argnames="state")
 def advance(
     settings: ModelSettings,
     params: dict,
@@ -158,7 +155,7 @@ def _next_logits(settings, params, token_B, segment_B, place_B, cache):
     return transformer.logits_of(params, states_BLD)[:, 0], cache
 
 
-@_jit
+@functools.partial(jax.jit, static_argnames="settings")
 def read(
     settings: ModelSettings, params: dict, tokens_BL: jax.Array, segments_BL: jax.Array
 ) -> jax.Array:

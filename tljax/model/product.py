@@ -6,17 +6,17 @@ memory first is nearly free, but XLA folds a copy back unless the layout is cons
 Gradients of weights are long sums, kept in float32 as the weights are.
 """
 
+import contextvars
 import functools
-import os
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from tljax.processor import processor_has
+from tljax.processor import processor_has, told_of_onednn
 
 _FEW = 32  # rows of a product that takes as long as its weights are read
-FEW_ROWS = {"xla_cpu_use_onednn": False}  # compiler options of programs of such
 
 
 @functools.cache
@@ -36,14 +36,38 @@ def native_bfloat16() -> bool:
     return processor_has("avx512_bf16")
 
 
-def by_onednn() -> bool:
-    """Whether XLA is told to multiply by oneDNN (processor.py).
+_onednn = contextvars.ContextVar("onednn", default=False)
 
-    That takes operands that lie transposed as they are, but gives the operands' dtype:
-    where more is asked for, XLA converts the operands to float32, five times slower.
+
+def by_onednn() -> bool:
+    """Whether the program that is traced multiplies by oneDNN (`jit_by_onednn`)."""
+    return _onednn.get()
+
+
+def jit_by_onednn(function: Callable, **more) -> Callable:
+    """jax.jit for a program of large products that runs for long, as training does.
+
+    With AMX, oneDNN multiplies up to twice as fast as XLA's own products and takes
+    operands that lie transposed as they are; but it gives the operands' dtype (where
+    more is asked for, XLA converts them to float32, five times slower), and such a
+    program is compiled at every start, since XLA cannot keep it.
+
+    Args:
+      function: to be compiled.
+      more: of jax.jit.
     """
-    told = "xla_cpu_use_onednn=true" in os.environ.get("XLA_FLAGS", "")
-    return told and jax.default_backend() == "cpu"
+    if jax.default_backend() != "cpu" or not told_of_onednn():
+        return jax.jit(function, **more)
+
+    @functools.wraps(function)
+    def traced(*args):
+        token = _onednn.set(True)
+        try:
+            return function(*args)
+        finally:
+            _onednn.reset(token)
+
+    return jax.jit(traced, compiler_options={"xla_cpu_use_onednn": True}, **more)
 
 
 def product_dtype(name: str) -> jnp.dtype:
@@ -75,7 +99,7 @@ def times_transposed(
 ) -> jax.Array:
     """a b^T over the last two axes: [..., N, D], [..., M, D] -> [..., N, M].
 
-    oneDNN reads b as it lies; for others a copy is laid out.
+    Processors with AMX read b as it lies; for others a copy is laid out.
 
     Args:
       a: of any dtype.
@@ -83,8 +107,9 @@ def times_transposed(
       dtype: of the result; None = theirs. oneDNN rounds to theirs first.
     """
     if by_onednn():
-        product = jnp.einsum("...nd,...md->...nm", a, b)
-        return product.astype(dtype or a.dtype)
+        return jnp.einsum("...nd,...md->...nm", a, b).astype(dtype or a.dtype)
+    if processor_has("amx_tile"):
+        return jnp.einsum("...nd,...md->...nm", a, b, preferred_element_type=dtype)
     return jnp.matmul(a, transposed(b), preferred_element_type=dtype)
 
 
@@ -96,17 +121,14 @@ def unrounded(x: jax.Array) -> jax.Array:
 def read_once(
     x_ND: jax.Array, w_FD: jax.Array, dtype: jnp.dtype | None = None
 ) -> jax.Array:
-    """x w^T, never rounded to more than dtype asks for (None = theirs).
+    """x w^T as `times_transposed`; few rows of x wait for nothing but w to be read.
 
-    Few rows of x wait for nothing but w to be read. AMX takes a product's left side as
-    it lies and packs its right side: few rows then stand on the right. For others XLA
-    does the same at its rate. oneDNN leaves such products to a slower way: programs
-    that live on them are compiled with FEW_ROWS.
+    AMX takes a product's left side as it lies and packs its right side: few rows then
+    stand on the right. For the others XLA does the same at its rate.
     """
-    many, amx = x_ND.shape[0] > _FEW, processor_has("amx_tile")
-    if many and not amx:
+    if x_ND.shape[0] > _FEW:
         return times_transposed(x_ND, w_FD, dtype)
-    if many or not amx:
+    if not processor_has("amx_tile"):
         return jnp.einsum("nd,fd->nf", x_ND, w_FD, preferred_element_type=dtype)
     y_FN = jnp.einsum("fd,nd->fn", w_FD, x_ND, preferred_element_type=dtype)
     return in_rows(y_FN, always=True).T  # in rows: else XLA turns the product around
@@ -155,27 +177,7 @@ def weighted_sum(x_ND: jax.Array, weight: jax.Array, *, axis: int) -> jax.Array:
 @jax.custom_vjp
 def product(x_ND: jax.Array, w_DF: jax.Array) -> jax.Array:
     """Returns x w in the dtype of x, as is its gradient; that of w is in w's own."""
-    w_DF = w_DF.astype(x_ND.dtype)
-    if _small(x_ND, w_DF):
-        y = _halves(x_ND) @ jnp.stack([w_DF, w_DF])
-        return y.reshape(-1, w_DF.shape[1])
-    return x_ND @ w_DF
-
-
-def _small(x_ND, w_DF):
-    """Whether XLA gives x w to oneDNN only in two halves.
-
-    It does so from 2^24 FLOPs on, but where there is a third axis from 2^19. The rest
-    it computes in float32: LoRA's products two to four times as slowly.
-    """
-    flops = 2 * x_ND.shape[0] * w_DF.size
-    few = flops < 2**24 and x_ND.shape[0] % 2 == 0
-    return by_onednn() and x_ND.dtype == jnp.bfloat16 and few
-
-
-def _halves(x_ND):
-    """[2, N / 2, D]."""
-    return x_ND.reshape(2, -1, x_ND.shape[1])
+    return x_ND @ w_DF.astype(x_ND.dtype)
 
 
 def _forward(x_ND, w_DF):
@@ -184,15 +186,9 @@ def _forward(x_ND, w_DF):
 
 def _backward(saved, gradient_NF):
     x_ND, w_DF = saved
-    w = w_DF.astype(x_ND.dtype)
-    if _small(x_ND, w):
-        x, gradient, w = _halves(x_ND), _halves(gradient_NF), jnp.stack([w, w])
-        gradient_ND = times_transposed(gradient, w).reshape(x_ND.shape)
-        gradient_DF = wide_product(x.mT, gradient).sum(axis=0)
-    else:
-        gradient_ND = times_transposed(gradient_NF, w)
-        gradient_DF = _gradient_of_weights(x_ND, gradient_NF)
-    return gradient_ND, gradient_DF.astype(w_DF.dtype)
+    gradient_ND = times_transposed(gradient_NF, w_DF.astype(x_ND.dtype))
+    gradient_DF = _gradient_of_weights(x_ND, gradient_NF).astype(w_DF.dtype)
+    return gradient_ND, gradient_DF
 
 
 def _gradient_of_weights(x_ND, gradient_NF):
