@@ -36,6 +36,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(CACHE, ignore_errors=True)
 
 
+@pytest.fixture(params=[True, False], ids=["onednn", "own"])
+def onednn(request):
+    """Products as they are written for oneDNN, or for XLA's own; any computes both."""
+    from tljax.model import product
+
+    token = product._onednn.set(request.param)
+    yield request.param
+    product._onednn.reset(token)
+
+
 @pytest.fixture
 def pretrain_config() -> dict:
     """A whole pre-training config of tiny sizes; a test changes what it is about."""

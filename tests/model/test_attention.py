@@ -104,7 +104,7 @@ def test_keys_before_the_row_are_seen_by_all(monkeypatch, block, causal, window)
     [(True, 0, 0), (False, 0, 0), (True, 3, 0), (True, 3, 2)],
 )
 def test_own_gradients_are_those_of_plain_attention(
-    monkeypatch, causal, window, before, dtype
+    monkeypatch, onednn, causal, window, before, dtype
 ):
     monkeypatch.setattr(attention, "_BLOCK", 4)
     q, k, v = (

@@ -26,13 +26,6 @@ def exact(x):
     return np.asarray(x, np.float64)
 
 
-@pytest.fixture(params=[True, False], ids=["onednn", "own"])
-def onednn(request, monkeypatch):
-    """Products as they are written for oneDNN, or for XLA's own; any computes both."""
-    monkeypatch.setattr(product, "by_onednn", lambda: request.param)
-    return request.param
-
-
 @pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("lead", [(), (3,)])
 @pytest.mark.parametrize("width", [5, 3])  # the product widens or narrows

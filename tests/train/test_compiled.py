@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from tljax.model import heads, transformer
+from tljax.model import heads, product, transformer
 from tljax.objective.classification import labelled_loss
 from tljax.objective.next_token import language_loss
 from tljax.settings import TransferSettings
@@ -56,3 +56,30 @@ def test_compiled_gradients_are_those_of_single_operations(
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest, err_msg=name)
 
     jax.tree_util.tree_map_with_path(same, compiled[1], plain[1])
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [("float32", 1e-5), ("bfloat16", 3e-2)])
+def test_a_program_by_onednn_is_that_by_xla_s_own_products(
+    monkeypatch, model_settings, draw_params, dtype, rounding
+):
+    """Of sizes that XLA hands on: from 2^24 FLOPs on, attention's from 2^19."""
+    sizes = {"width": 128, "heads": 4, "kv_heads": 4, "mlp_width": 160, "depth": 1}
+    model = dataclasses.replace(model_settings, **sizes, dtype=dtype)
+    params = draw_params(transformer.init_params, model, WORDS, jax.random.key(0))
+    batch = {name: np.tile(BATCH[name], (2, 4)) for name in BATCH if name[-2:] == "BL"}
+    loss = language_loss(model)
+
+    def gradient(params):
+        return jax.value_and_grad(lambda one: loss(one, batch, None)[0])(params)
+
+    own = jax.jit(gradient)(params)
+    monkeypatch.setattr(product, "told_of_onednn", lambda: True)
+    told = product.jit_by_onednn(gradient)(params)
+    np.testing.assert_allclose(told[0], own[0], rtol=rounding)
+
+    def same(path, a, b):
+        a, b = (np.asarray(leaf, np.float32) for leaf in (a, b))
+        error = np.linalg.norm(a - b) / np.linalg.norm(b)
+        assert error < rounding, f"{jax.tree_util.keystr(path)}: {error}"
+
+    jax.tree_util.tree_map_with_path(same, told[1], own[1])
