@@ -11,8 +11,6 @@ import tempfile
 
 import pytest
 
-from tljax.processor import xla_flags
-
 DEVICES = 8
 CACHE = tempfile.mkdtemp(prefix="tljax_test_cache_")
 
@@ -21,10 +19,12 @@ if "jax" in sys.modules:
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
     [
-        xla_flags(os.environ.get("XLA_FLAGS", "")),
+        os.environ.get("XLA_FLAGS", ""),
         f"--xla_force_host_platform_device_count={DEVICES}",
         # tiny programs that run once: compiling them well takes longer than it saves
         "--xla_backend_optimization_level=0",
+        # whose programs would be compiled again in every test that trains
+        "--xla_cpu_use_onednn=false",
     ]
 ).strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"

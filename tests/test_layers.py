@@ -1,9 +1,8 @@
 """The way through the house, read from the imports: nothing goes back.
 
-Layer 0 axes, processor, settings | 1 data, model, metrics | 2 tasks, pretrained,
-objective, transfer | 3 train | 4 train.loop | 5 generate, evaluate | 6 sweep, plan,
-report | 7 cli, experiments, configs, scripts. A file imports from its own or a lower
-layer.
+Layer 0 axes, settings | 1 data, model, metrics | 2 tasks, pretrained, objective,
+transfer | 3 train | 4 train.loop | 5 generate, evaluate | 6 sweep, plan, report |
+7 cli, experiments, configs, scripts. A file imports from its own or a lower layer.
 """
 
 import ast
@@ -16,7 +15,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 TREES = ("tljax", "experiments", "configs", "scripts")
 LAYERS = (
-    ("tljax", "axes", "processor", "settings"),
+    ("tljax", "axes", "settings"),
     ("data", "model", "metrics"),
     ("tasks", "pretrained", "objective", "transfer"),
     ("train",),
@@ -27,9 +26,7 @@ LAYERS = (
 )
 LAYER_OF = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "chex")
-WITHOUT_JAX = (
-    "tljax", "axes", "processor", "settings", "data", "metrics", "report",
-)  # fmt: skip
+WITHOUT_JAX = ("tljax", "axes", "settings", "data", "metrics", "report")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ import pytest
 
 from tljax.cli.parts import checkpoint_tokenizer
 from tljax.pretrained.folder import open_folder
-from tljax.processor import xla_flags
 from tljax.settings import InputError
 
 
@@ -103,12 +102,25 @@ def test_a_lone_cpu_takes_its_temporary_memory_from_the_kernel_once():
     assert len(faults) == 6 and min(faults) < 1000
 
 
-def test_xla_is_told_what_the_processor_can_do():
+@pytest.mark.parametrize(
+    ("amx", "given", "expected"),
+    [
+        (True, "", "--xla_cpu_prefer_vector_width=512"),
+        (
+            True,
+            "--xla_backend_optimization_level=1",
+            "--xla_backend_optimization_level=1 --xla_cpu_prefer_vector_width=512",
+        ),
+        (True, "--xla_cpu_prefer_vector_width=128", None),  # what is said stays
+        (False, "--xla_backend_optimization_level=1", None),
+    ],
+)
+def test_a_processor_with_amx_takes_vectors_of_512_bits(amx, given, expected):
     call = (
-        "import os; from tljax.cli import parts; parts.prepare_devices();"
-        "print(os.environ['XLA_FLAGS'])"
+        "import os, jax; from tljax.cli import parts;"
+        f"parts.processor_has = lambda flag: {amx} and flag == 'amx_tile';"
+        "parts.prepare_devices(); print(os.environ['XLA_FLAGS'])"
     )
-    given = "--xla_backend_optimization_level=1"
     done = subprocess.run(
         [sys.executable, "-c", call],
         env=os.environ | {"XLA_FLAGS": given},
@@ -116,4 +128,4 @@ def test_xla_is_told_what_the_processor_can_do():
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == xla_flags(given)
+    assert done.stdout.strip() == (given if expected is None else expected)

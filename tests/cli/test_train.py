@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tljax.cli.main import main
+from tljax.model import product
 from tljax.train.checkpoint import load_params, params_sha256
 from tljax.train.record import read_metrics
 
@@ -51,6 +52,18 @@ def test_pretraining_goes_on_from_an_embedding_with_padded_rows(
     command = ["train", *given, source, "--config.steps=1", f"--workdir={tmp_path}/a"]
     assert main(command) == 0
     assert load_params(tmp_path / "a" / "params")["embedding"]["tokens"].shape[0] == 320
+
+
+def test_pretraining_by_onednn_ends_where_it_does_without(
+    language_run, pretrain_arguments, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(product, "_told_to", lambda: True)
+    assert main(["train", *pretrain_arguments, f"--workdir={tmp_path}/a"]) == 0
+    told, own = (read_metrics(run) for run in (tmp_path / "a", language_run))
+    for one, other in zip(told[:3], own[:3], strict=True):
+        np.testing.assert_allclose(one["loss_nats"], other["loss_nats"], rtol=1e-3)
+    ended = [one[-1]["bits_per_byte"]["value"] for one in (told, own)]
+    np.testing.assert_allclose(*ended, rtol=1e-3)
 
 
 def test_what_was_copied_stands_in_the_manifest(labelled_run, language_run):

@@ -77,45 +77,57 @@ def test_a_wide_product_is_not_folded_with_what_follows(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-@pytest.mark.parametrize("told", [True, False])
-def test_programs_that_ask_for_onednn_are_traced_for_it(monkeypatch, told, backend):
+@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("flags", ["", "--xla_cpu_use_onednn=false"])
+def test_programs_are_traced_for_onednn_with_amx(monkeypatch, flags, amx, backend):
     asked, seen = {}, []
 
-    def jit(function, **more):
-        asked.update(more)
-        return function
+    class Traced:
+        def __init__(self, function, **more):
+            asked.update(more)
+            self.function = function
 
-    monkeypatch.setattr(product, "told_of_onednn", lambda: told)
+        def lower(self, *args):
+            self.result = self.function(*args)
+            return self
+
+        def compile(self):
+            return self.result
+
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(product, "processor_has", lambda flag: amx)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(jax, "jit", jit)
-    program = product.jit_by_onednn(
-        lambda x: seen.append(product.by_onednn()) or x, donate_argnums=0
+    monkeypatch.setattr(jax, "jit", Traced)
+    compiled = product.lower_by_onednn(
+        lambda x: seen.append(product.by_onednn()) or x, 3, donate_argnums=0
     )
-    assert program(3) == 3
-    taken = told and backend == "cpu"
+    assert compiled() == 3
+    taken = amx and backend == "cpu" and not flags
     assert seen == [taken] and not product.by_onednn()
-    options = {"compiler_options": {"xla_cpu_use_onednn": True}} if taken else {}
-    assert asked == {"donate_argnums": 0, **options}
+    assert asked.pop("compiler_options", {}).get("xla_cpu_use_onednn", False) == taken
+    assert asked == {"donate_argnums": 0}
 
 
 def test_an_error_while_a_program_is_traced_ends_it(monkeypatch):
     def fail(x):
+        assert product.by_onednn()
         raise ZeroDivisionError
 
-    monkeypatch.setattr(product, "told_of_onednn", lambda: True)
+    monkeypatch.setattr(product, "_told_to", lambda: True)
     with pytest.raises(ZeroDivisionError):
-        product.jit_by_onednn(fail)(1)
+        product.lower_by_onednn(fail, 1)
     assert not product.by_onednn()
 
 
-@pytest.mark.skipif(
-    not product.processor_has("amx_tile"), reason="XLA is told of oneDNN for AMX alone"
-)
-def test_large_products_are_onednn_s():
+def test_large_products_are_onednn_s_and_programs_outlive_their_call(monkeypatch):
     x, w = jnp.ones((512, 128), "bfloat16"), jnp.ones((128, 160), "bfloat16")
-    told = product.jit_by_onednn(product.product).lower(x, w).compile().as_text()
-    own = jax.jit(product.product).lower(x, w).compile().as_text()
-    assert "__onednn_fusion" in told and "__onednn_fusion" not in own
+    monkeypatch.setattr(product, "_told_to", lambda: True)
+    program = product.lower_by_onednn(product.product, x, w)()
+    if product.processor_has("amx_tile"):
+        assert "__onednn_fusion" in program.as_text()
+    assert program in product._kept
+    np.testing.assert_array_equal(program(x, w), jnp.full((512, 160), 128))
+    assert "__onednn_fusion" not in jax.jit(product.product).lower(x, w).as_text()
 
 
 def test_what_is_unrounded_has_products_in_float32(onednn):

@@ -73,8 +73,8 @@ def test_a_program_by_onednn_is_that_by_xla_s_own_products(
         return jax.value_and_grad(lambda one: loss(one, batch, None)[0])(params)
 
     own = jax.jit(gradient)(params)
-    monkeypatch.setattr(product, "told_of_onednn", lambda: True)
-    told = product.jit_by_onednn(gradient)(params)
+    monkeypatch.setattr(product, "_told_to", lambda: True)
+    told = product.lower_by_onednn(gradient, params)()(params)
     np.testing.assert_allclose(told[0], own[0], rtol=rounding)
 
     def same(path, a, b):

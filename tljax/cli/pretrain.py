@@ -26,7 +26,7 @@ from tljax.data.token_store import TokenStore, open_token_store
 from tljax.data.tokenizer import Tokenizer
 from tljax.evaluate import language
 from tljax.model import transformer
-from tljax.model.product import jit_by_onednn, product_dtype
+from tljax.model.product import lower_by_onednn, product_dtype
 from tljax.objective.next_token import language_loss
 from tljax.settings import (
     CorpusSettings,
@@ -278,13 +278,14 @@ class _Job:
             "turn",
             shared=2,
         )
-        advance = jit_by_onednn(
+        compiled = lower_by_onednn(
             advance,
+            self._batch_shapes(), hparams, jax.eval_shape(stacked, key, base),
             in_shardings=(placement.batch(), placement.everywhere(), lifted),
             out_shardings=(lifted, None),
             donate_argnums=2,
-        ).lower(self._batch_shapes(), hparams, jax.eval_shape(stacked, key, base))
-        with parts.aside(advance.compile) as (compiling,):
+        )  # fmt: skip
+        with parts.aside(compiled) as (compiling,):
             self.state = stacked(key, base)
         advance = compiling.result()
         self._advance = lambda batch, state: advance(batch, hparams, state)

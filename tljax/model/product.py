@@ -8,13 +8,13 @@ Gradients of weights are long sums, kept in float32 as the weights are.
 
 import contextvars
 import functools
+import os
+import pathlib
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
-
-from tljax.processor import processor_has, told_of_onednn
 
 _FEW = 32  # rows of a product that takes as long as its weights are read
 
@@ -36,38 +36,63 @@ def native_bfloat16() -> bool:
     return processor_has("avx512_bf16")
 
 
+@functools.cache
+def processor_has(flag: str) -> bool:
+    """Whether /proc/cpuinfo names the flag; where there is no such file, no."""
+    try:
+        return flag in pathlib.Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+
+
 _onednn = contextvars.ContextVar("onednn", default=False)
+_kept = []  # XLA ends the process where such a program is forgotten behind a call
 
 
 def by_onednn() -> bool:
-    """Whether the program that is traced multiplies by oneDNN (`jit_by_onednn`)."""
+    """Whether the program that is traced multiplies by oneDNN."""
     return _onednn.get()
 
 
-def jit_by_onednn(function: Callable, **more) -> Callable:
-    """jax.jit for a program of large products that runs for long, as training does.
+def lower_by_onednn(function: Callable, *args, **more) -> Callable[[], Callable]:
+    """Traces a program of large products that runs for long, as training does.
 
     With AMX, oneDNN multiplies up to twice as fast as XLA's own products and takes
     operands that lie transposed as they are; but it gives the operands' dtype (where
     more is asked for, XLA converts them to float32, five times slower), and such a
-    program is compiled at every start, since XLA cannot keep it.
+    program is compiled at every start, since XLA cannot keep it. Without AMX, and where
+    XLA_FLAGS say `--xla_cpu_use_onednn=false`, products are XLA's own.
 
     Args:
       function: to be compiled.
+      args: its arguments, or their shapes.
       more: of jax.jit.
+
+    Returns:
+      compile() -> the program, to be called with such arguments. Needs no Python.
     """
-    if jax.default_backend() != "cpu" or not told_of_onednn():
-        return jax.jit(function, **more)
+    if not _told_to():
+        return jax.jit(function, **more).lower(*args).compile
+    options = {
+        "xla_cpu_use_onednn": True,
+        "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+    }
+    token = _onednn.set(True)
+    try:
+        lowered = jax.jit(function, compiler_options=options, **more).lower(*args)
+    finally:
+        _onednn.reset(token)
 
-    @functools.wraps(function)
-    def traced(*args):
-        token = _onednn.set(True)
-        try:
-            return function(*args)
-        finally:
-            _onednn.reset(token)
+    def compile_and_keep():
+        _kept.append(lowered.compile())
+        return _kept[-1]
 
-    return jax.jit(traced, compiler_options={"xla_cpu_use_onednn": True}, **more)
+    return compile_and_keep
+
+
+def _told_to():
+    other = "xla_cpu_use_onednn=false" in os.environ.get("XLA_FLAGS", "")
+    return jax.default_backend() == "cpu" and processor_has("amx_tile") and not other
 
 
 def product_dtype(name: str) -> jnp.dtype:

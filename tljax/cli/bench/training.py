@@ -19,7 +19,7 @@ from tljax.cli.bench.peer import Peer
 from tljax.cli.bench.resident import peak_bytes
 from tljax.cli.bench.turns import Work
 from tljax.model import transformer
-from tljax.model.product import jit_by_onednn, product_dtype
+from tljax.model.product import lower_by_onednn, product_dtype
 from tljax.objective.next_token import language_loss
 from tljax.settings import ModelSettings, OptimSettings
 from tljax.train import optimizer, population, step
@@ -121,9 +121,11 @@ def make_step(
     if members:
         train_step = population.lift(train_step, mode)
         state, batch, hparams = population.stack([(state, batch, hparams)] * members)
-    compiled = jax.jit if members else jit_by_onednn  # as `train` and `finetune` do
-    advance = compiled(train_step, donate_argnums=0)
-    return advance.lower(state, batch, hparams).compile(), state, batch, hparams
+    if members:  # as `finetune` does; else as `train` does
+        compiled = jax.jit(train_step, donate_argnums=0).lower(state, batch, hparams)
+        return compiled.compile(), state, batch, hparams
+    compiled = lower_by_onednn(train_step, state, batch, hparams, donate_argnums=0)
+    return compiled(), state, batch, hparams
 
 
 def timed(advance, state, batch, hparams):
