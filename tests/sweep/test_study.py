@@ -250,6 +250,7 @@ def test_of_two_who_find_a_worker_lost_the_second_leaves_the_firsts_trial(
     gone.plan_trials(SPACE, POINTS, groups=[0, 0, 0])
     gone.claim([0])
     gone.say_alive()
+    clock(0)  # the one that runs would have gone on since the fixture's
     for one in (first, second):
         one.reclaim()
     clock(LOST_SECONDS + 1)
