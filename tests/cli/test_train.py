@@ -57,7 +57,7 @@ def test_pretraining_goes_on_from_an_embedding_with_padded_rows(
 def test_pretraining_by_onednn_ends_where_it_does_without(
     language_run, pretrain_arguments, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(product, "_told_to", lambda: True)
+    monkeypatch.setattr(product, "onednn_is_faster", lambda: True)
     assert main(["train", *pretrain_arguments, f"--workdir={tmp_path}/a"]) == 0
     told, own = (read_metrics(run) for run in (tmp_path / "a", language_run))
     for one, other in zip(told[:3], own[:3], strict=True):

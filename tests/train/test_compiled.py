@@ -73,7 +73,7 @@ def test_a_program_by_onednn_is_that_by_xla_s_own_products(
         return jax.value_and_grad(lambda one: loss(one, batch, None)[0])(params)
 
     own = jax.jit(gradient)(params)
-    monkeypatch.setattr(product, "_told_to", lambda: True)
+    monkeypatch.setattr(product, "onednn_is_faster", lambda: True)
     told = product.lower_by_onednn(gradient, params)()(params)
     np.testing.assert_allclose(told[0], own[0], rtol=rounding)
 

@@ -3,7 +3,8 @@
 y_NF = x_ND w_DF; its gradients g w^T and x^T g need transposed operands, which in
 bfloat16 on a CPU cost two to six times the plain product. Copying the transpose into
 memory first is nearly free, but XLA folds a copy back unless the layout is constrained.
-Gradients of weights are long sums, kept in float32 as the weights are.
+Gradients of weights are long sums, kept in float32 as the weights are. Programs that
+oneDNN multiplies in need no copies, and round such sums once (`lower_by_onednn`).
 """
 
 import contextvars
@@ -71,7 +72,7 @@ def lower_by_onednn(function: Callable, *args, **more) -> Callable[[], Callable]
     Returns:
       compile() -> the program, to be called with such arguments. Needs no Python.
     """
-    if not _told_to():
+    if not onednn_is_faster():
         return jax.jit(function, **more).lower(*args).compile
     options = {
         "xla_cpu_use_onednn": True,
@@ -90,7 +91,8 @@ def lower_by_onednn(function: Callable, *args, **more) -> Callable[[], Callable]
     return compile_and_keep
 
 
-def _told_to():
+def onednn_is_faster() -> bool:
+    """Whether large products are oneDNN's here, as far as a program asks for it."""
     other = "xla_cpu_use_onednn=false" in os.environ.get("XLA_FLAGS", "")
     return jax.default_backend() == "cpu" and processor_has("amx_tile") and not other
 

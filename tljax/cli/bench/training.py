@@ -121,9 +121,8 @@ def make_step(
     if members:
         train_step = population.lift(train_step, mode)
         state, batch, hparams = population.stack([(state, batch, hparams)] * members)
-    if members:  # as `finetune` does; else as `train` does
-        compiled = jax.jit(train_step, donate_argnums=0).lower(state, batch, hparams)
-        return compiled.compile(), state, batch, hparams
+        lowered = jax.jit(train_step, donate_argnums=0).lower(state, batch, hparams)
+        return lowered.compile(), state, batch, hparams
     compiled = lower_by_onednn(train_step, state, batch, hparams, donate_argnums=0)
     return compiled(), state, batch, hparams
 
