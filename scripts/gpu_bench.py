@@ -4,7 +4,7 @@
         [--peer=ENVIRONMENT --peer_scripts=DIR] [--small]
 
 section       what it measures                                          to reach
-taken         whether bfloat16 is native and cuDNN's attention is in
+taken         whether bfloat16 is faster and cuDNN's attention is in
               the compiled step; how far that is from XLA's attention   true, true
 ceiling       8192^3 products, FLOP/s
 decoder_1b    a step of 1.0 B parameters, 8 x 2,048 tokens              50 % MFU

@@ -145,7 +145,7 @@ class ModelSettings:
         " are always unrolled"
     )
     dtype: str = setting(
-        "of products; 'auto' = bfloat16 where the device multiplies it natively",
+        "of products; 'auto' = bfloat16 where the device multiplies it faster",
         choices=("auto", "float32", "bfloat16"),
     )
     head_width: int = setting("width of a head, E; 0 = width / heads", low=0, default=0)

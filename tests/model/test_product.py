@@ -79,7 +79,9 @@ def test_a_wide_product_is_not_folded_with_what_follows(monkeypatch):
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("amx", [True, False])
 @pytest.mark.parametrize("flags", ["", "--xla_cpu_use_onednn=false"])
-def test_programs_are_traced_for_onednn_with_amx(monkeypatch, flags, amx, backend):
+def test_programs_are_traced_for_onednn_where_it_is_faster(
+    monkeypatch, flags, amx, backend
+):
     asked, seen = {}, []
 
     class Traced:
@@ -108,6 +110,24 @@ def test_programs_are_traced_for_onednn_with_amx(monkeypatch, flags, amx, backen
     assert asked == {"donate_argnums": 0}
 
 
+@pytest.mark.parametrize(
+    ("told", "bfloat16", "onednn"),
+    [
+        ("AuthenticAMD avx2", False, False),
+        ("AuthenticAMD avx512_bf16", True, False),
+        ("AuthenticAMD avx512_bf16 avx512_fp16", True, False),
+        ("GenuineIntel avx512_bf16", False, False),
+        ("GenuineIntel avx512_bf16 avx512_fp16", False, True),
+        ("GenuineIntel avx512_bf16 avx512_fp16 amx_tile amx_bf16", True, True),
+    ],
+)
+def test_what_is_faster_hangs_on_the_processor(monkeypatch, told, bfloat16, onednn):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(product, "processor_has", lambda flag: flag in told.split())
+    assert product.bfloat16_is_faster.__wrapped__() == bfloat16
+    assert product.onednn_is_faster() == onednn
+
+
 def test_an_error_while_a_program_is_traced_ends_it(monkeypatch):
     def fail(x):
         assert product.by_onednn()
@@ -123,7 +143,7 @@ def test_large_products_are_onednn_s_and_programs_outlive_their_call(monkeypatch
     x, w = jnp.ones((512, 128), "bfloat16"), jnp.ones((128, 160), "bfloat16")
     monkeypatch.setattr(product, "onednn_is_faster", lambda: True)
     program = product.lower_by_onednn(product.product, x, w)()
-    if product.processor_has("amx_tile"):
+    if product.processor_has("avx512_bf16"):
         assert "__onednn_fusion" in program.as_text()
     assert program in product._kept
     np.testing.assert_array_equal(program(x, w), jnp.full((512, 160), 128))
@@ -174,10 +194,10 @@ def check_transpose(multiply, shape, dtype, result, rounded=None):
     assert error.max() < ROUNDING[rounded or result or dtype] * np.abs(by_hand).max()
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_auto_is_bfloat16_only_where_it_is_native(monkeypatch, native):
-    monkeypatch.setattr(product, "native_bfloat16", lambda: native)
-    assert product.product_dtype("auto") == ("bfloat16" if native else "float32")
+@pytest.mark.parametrize("faster", [True, False])
+def test_auto_is_bfloat16_only_where_it_is_faster(monkeypatch, faster):
+    monkeypatch.setattr(product, "bfloat16_is_faster", lambda: faster)
+    assert product.product_dtype("auto") == ("bfloat16" if faster else "float32")
     assert product.product_dtype("float32") == "float32"
     assert product.product_dtype("bfloat16") == "bfloat16"
 

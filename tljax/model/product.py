@@ -30,11 +30,16 @@ def cuda_capability() -> float:
 
 
 @functools.cache
-def native_bfloat16() -> bool:
-    """Whether the default device multiplies bfloat16 without converting to float32."""
+def bfloat16_is_faster() -> bool:
+    """Whether the default device multiplies bfloat16 faster than float32.
+
+    Intel's AVX512-BF16 has the rate of float32, less what packing and rounding take:
+    it needs AMX, which a virtual machine may hide.
+    """
     if jax.default_backend() != "cpu":
         return not 0 < cuda_capability() < 8  # Ampere was the first
-    return processor_has("avx512_bf16")
+    intel = processor_has("GenuineIntel")
+    return processor_has("amx_bf16" if intel else "avx512_bf16")
 
 
 @functools.cache
@@ -58,10 +63,10 @@ def by_onednn() -> bool:
 def lower_by_onednn(function: Callable, *args, **more) -> Callable[[], Callable]:
     """Traces a program of large products that runs for long, as training does.
 
-    With AMX, oneDNN multiplies up to twice as fast as XLA's own products and takes
-    operands that lie transposed as they are; but it gives the operands' dtype (where
-    more is asked for, XLA converts them to float32, five times slower), and such a
-    program is compiled at every start, since XLA cannot keep it. Without AMX, and where
+    oneDNN multiplies up to twice as fast as XLA's own products and takes operands that
+    lie transposed as they are; but it gives the operands' dtype (where more is asked
+    for, XLA converts them to float32, five times slower), and such a program is
+    compiled at every start, since XLA cannot keep it. Where it is not faster, and where
     XLA_FLAGS say `--xla_cpu_use_onednn=false`, products are XLA's own.
 
     Args:
@@ -92,15 +97,23 @@ def lower_by_onednn(function: Callable, *args, **more) -> Callable[[], Callable]
 
 
 def onednn_is_faster() -> bool:
-    """Whether large products are oneDNN's here, as far as a program asks for it."""
-    other = "xla_cpu_use_onednn=false" in os.environ.get("XLA_FLAGS", "")
-    return jax.default_backend() == "cpu" and processor_has("amx_tile") and not other
+    """Whether large products are oneDNN's here, as far as a program asks for it.
+
+    They are on cores with AMX; where a virtual machine hides it, Intel's AVX512-FP16,
+    of the same cores, tells.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    if "xla_cpu_use_onednn=false" in os.environ.get("XLA_FLAGS", ""):
+        return False
+    intel = processor_has("GenuineIntel")
+    return processor_has("amx_tile") or (intel and processor_has("avx512_fp16"))
 
 
 def product_dtype(name: str) -> jnp.dtype:
     """The dtype that a settings value 'auto', 'float32' or 'bfloat16' stands for."""
     if name == "auto":
-        name = "bfloat16" if native_bfloat16() else "float32"
+        name = "bfloat16" if bfloat16_is_faster() else "float32"
     return jnp.dtype(name)
 
 

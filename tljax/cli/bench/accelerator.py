@@ -33,7 +33,7 @@ def taken(*, small: bool) -> Found:
     yield {
         "device": device.device_kind,
         "jax": jax.__version__,
-        "native_bfloat16": product.native_bfloat16(),
+        "bfloat16_is_faster": product.bfloat16_is_faster(),
         "cuda_capability": product.cuda_capability(),
     }
     size = training.Size(128, 2, 2, 256, 512, 2, 64 if small else 256)
