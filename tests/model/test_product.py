@@ -77,10 +77,10 @@ def test_a_wide_product_is_not_folded_with_what_follows(monkeypatch):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("capable", [True, False])
 @pytest.mark.parametrize("flags", ["", "--xla_cpu_use_onednn=false"])
 def test_programs_are_traced_for_onednn_where_it_is_faster(
-    monkeypatch, flags, amx, backend
+    monkeypatch, flags, capable, backend
 ):
     asked, seen = {}, []
 
@@ -97,14 +97,14 @@ def test_programs_are_traced_for_onednn_where_it_is_faster(
             return self.result
 
     monkeypatch.setenv("XLA_FLAGS", flags)
-    monkeypatch.setattr(product, "processor_has", lambda flag: amx)
+    monkeypatch.setattr(product, "processor_has", lambda flag: capable)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "jit", Traced)
     compiled = product.lower_by_onednn(
         lambda x: seen.append(product.by_onednn()) or x, 3, donate_argnums=0
     )
     assert compiled() == 3
-    taken = amx and backend == "cpu" and not flags
+    taken = capable and backend == "cpu" and not flags
     assert seen == [taken] and not product.by_onednn()
     assert asked.pop("compiler_options", {}).get("xla_cpu_use_onednn", False) == taken
     assert asked == {"donate_argnums": 0}
@@ -141,9 +141,11 @@ def test_an_error_while_a_program_is_traced_ends_it(monkeypatch):
 
 def test_large_products_are_onednn_s_and_programs_outlive_their_call(monkeypatch):
     x, w = jnp.ones((512, 128), "bfloat16"), jnp.ones((128, 160), "bfloat16")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    faster = product.onednn_is_faster()
     monkeypatch.setattr(product, "onednn_is_faster", lambda: True)
     program = product.lower_by_onednn(product.product, x, w)()
-    if product.processor_has("avx512_bf16"):
+    if faster:  # elsewhere nobody asks for it
         assert "__onednn_fusion" in program.as_text()
     assert program in product._kept
     np.testing.assert_array_equal(program(x, w), jnp.full((512, 160), 128))
