@@ -243,12 +243,6 @@ class _Job:
 
     def __init__(self, settings, placement, store, vocab_size):
         self.settings, self.placement = settings, placement
-        self.batches = training_iterator(
-            store,
-            batch=settings.optim.batch,
-            length=settings.corpus.length,
-            seed=settings.seed,
-        )
         key = jax.random.key(settings.seed)
         base, self.init_facts = None, None
         if settings.init.source:
@@ -287,6 +281,12 @@ class _Job:
         )  # fmt: skip
         with parts.aside(compiled) as (compiling,):
             self.state = stacked(key, base)
+            self.batches = training_iterator(  # imports Grain, for .7 s
+                store,
+                batch=settings.optim.batch,
+                length=settings.corpus.length,
+                seed=settings.seed,
+            )
         advance = compiling.result()
         self._advance = lambda batch, state: advance(batch, hparams, state)
 
