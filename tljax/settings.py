@@ -145,7 +145,8 @@ class ModelSettings:
         " are always unrolled"
     )
     dtype: str = setting(
-        "of products; 'auto' = bfloat16 where the device multiplies it faster",
+        "of products; 'auto' = bfloat16 where the device multiplies it faster; for"
+        " decoding, where it multiplies it at all",
         choices=("auto", "float32", "bfloat16"),
     )
     head_width: int = setting("width of a head, E; 0 = width / heads", low=0, default=0)

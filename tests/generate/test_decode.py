@@ -13,7 +13,7 @@ from tljax.generate import decode, programs
 from tljax.generate.decode import Generator, bucket
 from tljax.generate.programs import read
 from tljax.generate.sampling import Sampling, sample
-from tljax.model import transformer
+from tljax.model import product, transformer
 from tljax.settings import InputError
 
 VOCAB = 40
@@ -77,6 +77,16 @@ def reference(generator, prompt, max_new, sampling, seed):
 
 
 _sample = jax.jit(sample)
+
+
+@pytest.mark.parametrize("faster", ["bfloat16", "float32"])
+def test_auto_is_what_few_rows_are_faster_in(make, monkeypatch, faster):
+    def asked(*, few_rows):
+        return few_rows == (faster == "bfloat16")
+
+    monkeypatch.setattr(product, "bfloat16_is_faster", asked)
+    values = make(dtype="auto")._params["layers"]["0"]["attention"]["value"]
+    assert values["transposed"].dtype == faster
 
 
 def write(generator, prompts=PROMPTS, max_new=12, sampling=GREEDY, seeds=None, **more):

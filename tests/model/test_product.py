@@ -111,20 +111,25 @@ def test_programs_are_traced_for_onednn_where_it_is_faster(
 
 
 @pytest.mark.parametrize(
-    ("told", "bfloat16", "onednn"),
+    ("told", "bfloat16", "few_rows", "onednn"),
     [
-        ("AuthenticAMD avx2", False, False),
-        ("AuthenticAMD avx512_bf16", True, False),
-        ("AuthenticAMD avx512_bf16 avx512_fp16", True, False),
-        ("GenuineIntel avx512_bf16", False, False),
-        ("GenuineIntel avx512_bf16 avx512_fp16", False, True),
-        ("GenuineIntel avx512_bf16 avx512_fp16 amx_tile amx_bf16", True, True),
+        ("AuthenticAMD avx2", False, False, False),
+        ("AuthenticAMD avx512_bf16", True, True, False),
+        ("AuthenticAMD avx512_bf16 avx512_fp16", True, True, False),
+        ("GenuineIntel avx2", False, False, False),
+        ("GenuineIntel avx512_bf16", False, True, False),
+        ("GenuineIntel avx512_bf16 avx512_fp16", False, True, True),
+        ("GenuineIntel avx512_bf16 avx512_fp16 amx_tile amx_bf16", True, True, True),
     ],
 )
-def test_what_is_faster_hangs_on_the_processor(monkeypatch, told, bfloat16, onednn):
+def test_what_is_faster_hangs_on_the_processor(
+    monkeypatch, told, bfloat16, few_rows, onednn
+):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(product, "processor_has", lambda flag: flag in told.split())
-    assert product.bfloat16_is_faster.__wrapped__() == bfloat16
+    asked = product.bfloat16_is_faster.__wrapped__
+    assert asked() == bfloat16
+    assert asked(few_rows=True) == few_rows
     assert product.onednn_is_faster() == onednn
 
 
@@ -196,12 +201,16 @@ def check_transpose(multiply, shape, dtype, result, rounded=None):
     assert error.max() < ROUNDING[rounded or result or dtype] * np.abs(by_hand).max()
 
 
-@pytest.mark.parametrize("faster", [True, False])
-def test_auto_is_bfloat16_only_where_it_is_faster(monkeypatch, faster):
-    monkeypatch.setattr(product, "bfloat16_is_faster", lambda: faster)
-    assert product.product_dtype("auto") == ("bfloat16" if faster else "float32")
-    assert product.product_dtype("float32") == "float32"
-    assert product.product_dtype("bfloat16") == "bfloat16"
+@pytest.mark.parametrize("few_rows", [True, False])
+def test_auto_is_bfloat16_only_where_it_is_faster(monkeypatch, few_rows):
+    monkeypatch.setattr(product, "bfloat16_is_faster", lambda *, few_rows: few_rows)
+
+    def dtype(name):
+        return product.product_dtype(name, few_rows=few_rows)
+
+    assert dtype("auto") == ("bfloat16" if few_rows else "float32")
+    assert dtype("float32") == "float32"
+    assert dtype("bfloat16") == "bfloat16"
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])

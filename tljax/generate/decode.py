@@ -7,6 +7,7 @@ Row i draws token t with fold_in(key(seeds[i]), t): its text is the same whichev
 stand beside it, streamed or not. Never reads or writes text: that is the caller's.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
@@ -32,7 +33,7 @@ class Generator:
 
     Args:
       settings: of a causal model.
-      params: its tree; kept in the product dtype, norms as they are.
+      params: its tree; kept in the dtype of products of few rows, norms as they are.
       end_ids: tokens that end a text.
 
     Raises:
@@ -46,7 +47,8 @@ class Generator:
             raise InputError(
                 "a model with causal=False cannot write; take a causal one"
             )
-        self._settings = settings
+        dtype = product_dtype(settings.dtype, few_rows=True).name
+        self._settings = settings = dataclasses.replace(settings, dtype=dtype)
         self._params = for_extending(settings, params)
         self._vocab_size = transformer.output_matrix(params).shape[0]
         ends_V = np.zeros(self._vocab_size, bool)

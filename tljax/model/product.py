@@ -30,16 +30,20 @@ def cuda_capability() -> float:
 
 
 @functools.cache
-def bfloat16_is_faster() -> bool:
+def bfloat16_is_faster(*, few_rows: bool = False) -> bool:
     """Whether the default device multiplies bfloat16 faster than float32.
 
     Intel's AVX512-BF16 has the rate of float32, less what packing and rounding take:
-    it needs AMX, which a virtual machine may hide.
+    it needs AMX, which a virtual machine may hide. With few rows, as in decoding, a
+    product takes as long as its weights are read, and half the bytes are what counts.
+
+    Args:
+      few_rows: of the products in question.
     """
     if jax.default_backend() != "cpu":
         return not 0 < cuda_capability() < 8  # Ampere was the first
-    intel = processor_has("GenuineIntel")
-    return processor_has("amx_bf16" if intel else "avx512_bf16")
+    by_rate = processor_has("GenuineIntel") and not few_rows
+    return processor_has("amx_bf16" if by_rate else "avx512_bf16")
 
 
 @functools.cache
@@ -111,10 +115,16 @@ def onednn_is_faster() -> bool:
     return processor_has("amx_tile") or (intel and processor_has("avx512_fp16"))
 
 
-def product_dtype(name: str) -> jnp.dtype:
-    """The dtype that a settings value 'auto', 'float32' or 'bfloat16' stands for."""
+def product_dtype(name: str, *, few_rows: bool = False) -> jnp.dtype:
+    """The dtype that a settings value 'auto', 'float32' or 'bfloat16' stands for.
+
+    Args:
+      name: the value.
+      few_rows: as of `bfloat16_is_faster`.
+    """
     if name == "auto":
-        name = "bfloat16" if bfloat16_is_faster() else "float32"
+        faster = bfloat16_is_faster(few_rows=few_rows)
+        name = "bfloat16" if faster else "float32"
     return jnp.dtype(name)
 
 

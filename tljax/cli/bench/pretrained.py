@@ -26,6 +26,7 @@ from tljax.evaluate.features import pooled_features
 from tljax.generate.decode import Generator
 from tljax.generate.sampling import Sampling
 from tljax.model import transformer
+from tljax.model.product import product_dtype
 from tljax.objective.next_token import next_token_loss
 from tljax.pretrained.sources import open_pretrained
 from tljax.settings import OptimSettings, TransferSettings
@@ -177,9 +178,13 @@ def works(kind: str, peer: Peer | None, *, small: bool) -> list[Work]:
     def theirs(script: str, key: str, *flags: object):
         if peer is None:
             return None
-        short = ("--dtype", training.best_dtype())
-        model = ("--checkpoint", open_pretrained(URI).where)
-        return lambda: peer.run(script, key, *short, *model, *flags)
+        dtypes = {training.best_dtype()}
+        if kind == "generate":  # theirs may be faster in the other
+            dtypes.add(product_dtype("auto", few_rows=True).name)
+        asked = ("--checkpoint", open_pretrained(URI).where, *flags)
+        return lambda: max(
+            peer.run(script, key, "--dtype", one, *asked) for one in dtypes
+        )
 
     if kind == "features":
         file = pathlib.Path(tempfile.mkdtemp()) / "texts.txt"
