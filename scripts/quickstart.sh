@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a bare checkout to an answer: makes .venv, then runs the main experiment.
 #   scripts/quickstart.sh [quick|smoke|smollm2|full] [flags of experiments.low_shot]
-# `quick` (the default) takes about 12 minutes on 2 cores. Called again, it goes on
+# `quick` (the default) takes 5 to 16 minutes on 2 cores. Called again, it goes on
 # where it stopped and repeats nothing that is finished.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

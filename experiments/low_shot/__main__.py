@@ -19,7 +19,7 @@ labelled set, puts TF-IDF and a probe on a real pretrained model beside them, an
 WORKDIR/report.html and summary.json. Called again, it goes on where it stopped and
 repeats nothing that is finished.
 
-Presets of configs/low_shot.py: smoke (2 minutes), quick (about 12 minutes), smollm2
+Presets of configs/low_shot.py: smoke (2 minutes), quick (5 to 16 minutes), smollm2
 (SmolLM2's probe and LoRA with 100 and 1,000 labels; 50 minutes), full (2 h).
 
 Your own data:
