@@ -85,8 +85,8 @@ def test_auto_is_what_few_rows_are_faster_in(make, monkeypatch, faster):
         return few_rows == (faster == "bfloat16")
 
     monkeypatch.setattr(product, "bfloat16_is_faster", asked)
-    values = make(dtype="auto")._params["layers"]["0"]["attention"]["value"]
-    assert values["transposed"].dtype == faster
+    qkv = make(dtype="auto")._params["layers"]["0"]["attention"]["qkv"]
+    assert qkv["transposed"].dtype == faster
 
 
 def write(generator, prompts=PROMPTS, max_new=12, sampling=GREEDY, seeds=None, **more):

@@ -133,6 +133,20 @@ def test_what_is_faster_hangs_on_the_processor(
     assert product.onednn_is_faster() == onednn
 
 
+@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_only_narrowing_bfloat16_packed_by_xla_is_read_as_it_is(
+    monkeypatch, dtype, amx
+):
+    monkeypatch.setattr(product, "processor_has", lambda flag: amx)
+
+    def turned(*shape):
+        return product.read_faster_transposed(jnp.zeros(shape, dtype))
+
+    assert turned(4, 6) and turned(4, 4)
+    assert turned(6, 4) == (amx or dtype == "float32")
+
+
 def test_an_error_while_a_program_is_traced_ends_it(monkeypatch):
     def fail(x):
         assert product.by_onednn()

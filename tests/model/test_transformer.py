@@ -224,12 +224,22 @@ FOREIGN = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("transpose", [None, True, False])
 @pytest.mark.parametrize("name", FOREIGN)
-def test_step_by_step_through_the_cache_is_the_whole_row(make, name):
+def test_step_by_step_through_the_cache_is_the_whole_row(
+    make, monkeypatch, name, transpose
+):
+    """Whether params are arranged for it (None = not) or not."""
     params, run = make(**FOREIGN[name])
     settings = run.settings
     a, b = [3, 1, 4, 1, 5, 9, 2], [2, 7, 1, 8]
     whole = run(params, batch_of([a, b + [0] * 3], [[1] * 7, [1] * 4 + [0] * 3]))
+    if transpose is not None:
+        monkeypatch.setattr(caches, "read_faster_transposed", lambda w_DF: transpose)
+        params = caches.for_extending(settings, params)
+        layer = params["layers"]["0"]
+        assert not {"query", "key", "value"} & set(layer["attention"])
+        assert ("transposed" in layer["attention"]["qkv"]) == transpose
 
     @jax.jit
     def extend(params, batch, cache):

@@ -185,17 +185,20 @@ class Attention(nn.Module):
     def __call__(self, x_BLD, path, adapter, look: Look):
         s = self.settings
         width = attention.head_width(s)
-        sizes = {"query": s.heads, "key": s.kv_heads, "value": s.kv_heads}
         bias = s.bias in ("qkv", "attention", "all")
         read_BM = look.read_BM
         asking_BQD = x_BLD if read_BM is None else read(x_BLD, read_BM)
-        inputs = {"query": asking_BQD, "key": x_BLD, "value": x_BLD}
-        q, k, v = (
-            Linear(heads * width, bias, name=name)(inputs[name], path, adapter).reshape(
-                *inputs[name].shape[:2], heads, width
-            )
-            for name, heads in sizes.items()
-        )
+
+        def project(name, x, heads):
+            y = Linear(heads * width, bias, name=name)(x, path, adapter)
+            return y.reshape(*x.shape[:2], heads, width)
+
+        if self.has_variable("params", "qkv"):  # of `cache.for_extending`
+            every = project("qkv", x_BLD, s.heads + 2 * s.kv_heads)
+            q, k, v = jnp.split(every, [s.heads, s.heads + s.kv_heads], axis=2)
+        else:
+            q = project("query", asking_BQD, s.heads)
+            k, v = (project(name, x_BLD, s.kv_heads) for name in ("key", "value"))
         if s.qk_norm:
             rms = dataclasses.replace(s, norm="rms")
             q, k = Norm(rms, name="query_norm")(q), Norm(rms, name="key_norm")(k)

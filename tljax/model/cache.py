@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from tljax.model import attention, transformer
 from tljax.model.block import Block, Look
-from tljax.model.product import product_dtype
+from tljax.model.product import product_dtype, read_faster_transposed
 from tljax.settings import ModelSettings
 
 
@@ -43,23 +43,31 @@ def init_cache(settings: ModelSettings, rows: int, places: int) -> dict[str, Any
 
 
 def for_extending(settings: ModelSettings, params: dict) -> dict:
-    """`transformer.for_products`, the layers' kernels as {"transposed": [F, D]}.
+    """`transformer.for_products`, arranged for products of few rows.
 
-    Products of few rows take as long as their weights are read, which is fastest where
-    what one output needs lies together (`product.read_once`).
+    These take as long as their weights are read, and longer the more they are: query,
+    key and value are one product, "qkv", and a kernel [D, F] is kept as {"transposed":
+    [F, D]} where that is read faster (`product.read_faster_transposed`).
     """
+
+    def join(layer):
+        rest = dict(layer["attention"])
+        parts = [rest.pop(name) for name in ("query", "key", "value")]
+        qkv = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
+        return {**layer, "attention": {**rest, "qkv": qkv}}
 
     def turn(tree):
         found = {}
         for name, one in tree.items():
-            if name == "kernel":
+            if name == "kernel" and read_faster_transposed(one):
                 found["transposed"] = one.T
             else:
                 found[name] = turn(one) if isinstance(one, dict) else one
         return found
 
     params = transformer.for_products(settings, params)
-    return {**params, "layers": turn(params["layers"])}
+    layers = {i: turn(join(layer)) for i, layer in params["layers"].items()}
+    return {**params, "layers": layers}
 
 
 def extend(
