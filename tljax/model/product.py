@@ -172,14 +172,12 @@ def unrounded(x: jax.Array) -> jax.Array:
 def read_once(
     x_ND: jax.Array, w_FD: jax.Array, dtype: jnp.dtype | None = None
 ) -> jax.Array:
-    """x w^T as `times_transposed`; few rows of x wait for nothing but w to be read.
+    """x w^T as `times_transposed`, for reading: of w no copy is laid out.
 
     AMX takes a product's left side as it lies and packs its right side: few rows then
-    stand on the right. For the others XLA does the same at its rate.
+    stand on the right. For the others XLA packs what lies transposed at its rate.
     """
-    if x_ND.shape[0] > _FEW:
-        return times_transposed(x_ND, w_FD, dtype)
-    if not processor_has("amx_tile"):
+    if x_ND.shape[0] > _FEW or not processor_has("amx_tile"):
         return jnp.einsum("nd,fd->nf", x_ND, w_FD, preferred_element_type=dtype)
     y_FN = jnp.einsum("fd,nd->fn", w_FD, x_ND, preferred_element_type=dtype)
     return in_rows(y_FN, always=True).T  # in rows: else XLA turns the product around
