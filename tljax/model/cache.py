@@ -45,8 +45,8 @@ def init_cache(settings: ModelSettings, rows: int, places: int) -> dict[str, Any
 def for_extending(settings: ModelSettings, params: dict) -> dict:
     """`transformer.for_products`, arranged for products of few rows.
 
-    These take as long as their weights are read, and longer the more they are: query,
-    key and value are one product, "qkv", and a kernel [D, F] is kept as {"transposed":
+    These take as long as their weights are read, and each a while to begin: query, key
+    and value are one product, "qkv", and a kernel [D, F] is kept as {"transposed":
     [F, D]} where that is read faster (`product.read_faster_transposed`).
     """
 
