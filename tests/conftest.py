@@ -47,6 +47,14 @@ def onednn(request):
 
 
 @pytest.fixture
+def summing(monkeypatch):
+    """Programs of `product.jit_by_sums` are by sums whatever the processor."""
+    from tljax.model import product
+
+    monkeypatch.setattr(product, "sums_are_faster", lambda: True)
+
+
+@pytest.fixture
 def pretrain_config() -> dict:
     """A whole pre-training config of tiny sizes; a test changes what it is about."""
     return {

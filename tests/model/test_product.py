@@ -1,5 +1,7 @@
 """The product's own derivative is that of x w, whatever the layout."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from tljax.model import product
 
 # relative rounding of one stored number: 2^-24 and 2^-8, times a margin for the sums
 ROUNDING = {"float32": 1e-6, "bfloat16": 1e-2}
+AMX = "amx_tile amx_bf16"
 
 
 def draw(dtype, *lead, width=5):
@@ -111,19 +114,20 @@ def test_programs_are_traced_for_onednn_where_it_is_faster(
 
 
 @pytest.mark.parametrize(
-    ("told", "bfloat16", "few_rows", "onednn"),
+    ("told", "bfloat16", "few_rows", "onednn", "sums"),
     [
-        ("AuthenticAMD avx2", False, False, False),
-        ("AuthenticAMD avx512_bf16", True, True, False),
-        ("AuthenticAMD avx512_bf16 avx512_fp16", True, True, False),
-        ("GenuineIntel avx2", False, False, False),
-        ("GenuineIntel avx512_bf16", False, True, False),
-        ("GenuineIntel avx512_bf16 avx512_fp16", False, True, True),
-        ("GenuineIntel avx512_bf16 avx512_fp16 amx_tile amx_bf16", True, True, True),
+        ("AuthenticAMD sse4_2", False, False, False, False),
+        ("AuthenticAMD avx2", False, False, False, True),
+        ("AuthenticAMD avx2 avx512_bf16", True, True, False, True),
+        ("AuthenticAMD avx2 avx512_bf16 avx512_fp16", True, True, False, True),
+        ("GenuineIntel avx2", False, False, False, True),
+        ("GenuineIntel avx2 avx512_bf16", False, True, False, True),
+        ("GenuineIntel avx2 avx512_bf16 avx512_fp16", False, True, True, True),
+        (f"GenuineIntel avx2 avx512_bf16 avx512_fp16 {AMX}", True, True, True, False),
     ],
 )
 def test_what_is_faster_hangs_on_the_processor(
-    monkeypatch, told, bfloat16, few_rows, onednn
+    monkeypatch, told, bfloat16, few_rows, onednn, sums
 ):
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setattr(product, "processor_has", lambda flag: flag in told.split())
@@ -131,20 +135,46 @@ def test_what_is_faster_hangs_on_the_processor(
     assert asked() == bfloat16
     assert asked(few_rows=True) == few_rows
     assert product.onednn_is_faster() == onednn
+    assert product.sums_are_faster() == sums
 
 
-@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 9, 16])
 @pytest.mark.parametrize("dtype", ROUNDING)
-def test_only_narrowing_bfloat16_packed_by_xla_is_read_as_it_is(
-    monkeypatch, dtype, amx
-):
-    monkeypatch.setattr(product, "processor_has", lambda flag: amx)
+def test_few_rows_are_multiplied_as_sums_where_a_program_asks(summing, dtype, rows):
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.standard_normal((rows, 70)), dtype)
+    w = jnp.asarray(random.standard_normal((33, 70)), dtype)
+    expected = exact(x) @ exact(w).T
+    size = np.abs(exact(x)) @ np.abs(exact(w)).T
+    for given in (None, jnp.float32):
+        read = functools.partial(product.read_once, dtype=given)
+        program = product.jit_by_sums(read).lower(x, w).compile()
+        assert (" dot(" not in program.as_text()) == (rows in (2, 3, 4, 8))
+        y = program(x, w)
+        assert y.dtype == (given or dtype)
+        rounding = ROUNDING[str(y.dtype)]
+        np.testing.assert_array_less(np.abs(exact(y) - expected), rounding * size)
+        assert " dot(" in jax.jit(read).lower(x, w).compile().as_text()
 
-    def turned(*shape):
-        return product.read_faster_transposed(jnp.zeros(shape, dtype))
 
-    assert turned(4, 6) and turned(4, 4)
-    assert turned(6, 4) == (amx or dtype == "float32")
+def test_sums_read_bfloat16_weights_as_they_are_in_every_step(summing):
+    x, w = jnp.ones((2, 128), "bfloat16"), jnp.ones((128, 128), "bfloat16")
+
+    def loop(x, w):
+        step = lambda _, x: product.read_once(x, w) / 128  # noqa: E731
+        return jax.lax.fori_loop(0, 3, step, x)
+
+    program = product.jit_by_sums(loop).lower(x, w).compile()
+    np.testing.assert_array_equal(program(x, w), x)
+    copy = w.size * 4  # a float32 one, made once before all steps
+    assert program.memory_analysis().temp_size_in_bytes < copy
+
+
+def test_sums_beside_each_other_are_those_of_the_last_axis(summing):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 4, 70)), jnp.float32)
+    for axis in (0, 1):
+        sums = product.jit_by_sums(functools.partial(product.sum_last, beside=axis))(x)
+        np.testing.assert_allclose(sums, exact(x).sum(axis=-1), rtol=1e-5, atol=1e-5)
 
 
 def test_an_error_while_a_program_is_traced_ends_it(monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tljax.model import cache as caches
-from tljax.model import transformer
+from tljax.model import product, transformer
 from tljax.settings import InputError
 
 VOCAB = 40
@@ -224,24 +224,24 @@ FOREIGN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("transpose", [None, True, False])
+@pytest.mark.parametrize("arranged", [False, True])
+@pytest.mark.parametrize("jit", [jax.jit, product.jit_by_sums])
 @pytest.mark.parametrize("name", FOREIGN)
 def test_step_by_step_through_the_cache_is_the_whole_row(
-    make, monkeypatch, name, transpose
+    make, summing, name, jit, arranged
 ):
-    """Whether params are arranged for it (None = not) or not."""
+    """Whether params are arranged for it or not, its products sums or not."""
     params, run = make(**FOREIGN[name])
     settings = run.settings
     a, b = [3, 1, 4, 1, 5, 9, 2], [2, 7, 1, 8]
     whole = run(params, batch_of([a, b + [0] * 3], [[1] * 7, [1] * 4 + [0] * 3]))
-    if transpose is not None:
-        monkeypatch.setattr(caches, "read_faster_transposed", lambda w_DF: transpose)
+    if arranged:
         params = caches.for_extending(settings, params)
         layer = params["layers"]["0"]
         assert not {"query", "key", "value"} & set(layer["attention"])
-        assert ("transposed" in layer["attention"]["qkv"]) == transpose
+        assert "transposed" in layer["attention"]["qkv"]
 
-    @jax.jit
+    @jit
     def extend(params, batch, cache):
         return caches.extend(settings, params, batch, cache)
 

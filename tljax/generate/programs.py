@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from tljax.generate.sampling import Sampling, sample
 from tljax.model import transformer
 from tljax.model.cache import extend, init_cache
+from tljax.model.product import jit_by_sums
 from tljax.settings import ModelSettings
 
 # Prompt tokens in one product: bounds the scores, rows x heads x these x prompt.
@@ -121,7 +122,7 @@ def grow(state: State, room: int) -> State:
     return state._replace(cache=cache, new_BL=wider(state.new_BL))
 
 
-@functools.partial(jax.jit, static_argnames="settings", donate_argnames="state")
+@functools.partial(jit_by_sums, static_argnames="settings", donate_argnames="state")
 def advance(
     settings: ModelSettings,
     params: dict,
@@ -155,7 +156,7 @@ def _next_logits(settings, params, token_B, segment_B, place_B, cache):
     return transformer.logits_of(params, states_BLD)[:, 0], cache
 
 
-@functools.partial(jax.jit, static_argnames="settings")
+@functools.partial(jit_by_sums, static_argnames="settings")
 def read(
     settings: ModelSettings, params: dict, tokens_BL: jax.Array, segments_BL: jax.Array
 ) -> jax.Array:

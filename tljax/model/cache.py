@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from tljax.model import attention, transformer
 from tljax.model.block import Block, Look
-from tljax.model.product import product_dtype, read_faster_transposed
+from tljax.model.product import product_dtype
 from tljax.settings import ModelSettings
 
 
@@ -47,7 +47,7 @@ def for_extending(settings: ModelSettings, params: dict) -> dict:
 
     These take as long as their weights are read, and each a while to begin: query, key
     and value are one product, "qkv", and a kernel [D, F] is kept as {"transposed":
-    [F, D]} where that is read faster (`product.read_faster_transposed`).
+    [F, D]}, in which what one output needs lies together (`product.read_once`).
     """
 
     def join(layer):
@@ -59,7 +59,7 @@ def for_extending(settings: ModelSettings, params: dict) -> dict:
     def turn(tree):
         found = {}
         for name, one in tree.items():
-            if name == "kernel" and read_faster_transposed(one):
+            if name == "kernel":
                 found["transposed"] = one.T
             else:
                 found[name] = turn(one) if isinstance(one, dict) else one

@@ -5,6 +5,7 @@ bfloat16 on a CPU cost two to six times the plain product. Copying the transpose
 memory first is nearly free, but XLA folds a copy back unless the layout is constrained.
 Gradients of weights are long sums, kept in float32 as the weights are. Programs that
 oneDNN multiplies in need no copies, and round such sums once (`lower_by_onednn`).
+Products of few rows take as long as their weights are read (`jit_by_sums`).
 """
 
 import contextvars
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
 _FEW = 32  # rows of a product that takes as long as its weights are read
+_SUMMED = 8  # rows, at most, whose products are sums
+_AT_ONCE = 4  # of these in one walk: eight results are in each other's way in caches
 
 
 @functools.cache
@@ -115,6 +118,73 @@ def onednn_is_faster() -> bool:
     return processor_has("amx_tile") or (intel and processor_has("avx512_fp16"))
 
 
+_by_sums = contextvars.ContextVar("by_sums", default=False)
+
+
+def jit_by_sums(function: Callable, **more) -> Callable:
+    """jax.jit of a program whose products have few rows, as a step of decoding.
+
+    XLA's product packs its weights anew at every call, which takes longer than to
+    multiply them. As sums (`sum_last`) they are read once, as they lie, nearly as fast
+    as memory gives them, if the compiler may add in any order: what "fast math" stands
+    for here, as XLA still honours infinities, NaN and division.
+
+    Args:
+      function: to be compiled; its derivative is not to be had.
+      more: of jax.jit.
+    """
+    if not sums_are_faster():
+        return jax.jit(function, **more)
+
+    @functools.wraps(function)
+    def traced(*args, **named):
+        token = _by_sums.set(True)
+        try:
+            return function(*args, **named)
+        finally:
+            _by_sums.reset(token)
+
+    options = {"xla_cpu_enable_fast_math": True, "xla_cpu_prefer_vector_width": 512}
+    return jax.jit(traced, compiler_options=options, **more)
+
+
+def sums_are_faster() -> bool:
+    """Whether sums beat products of few rows on this machine's processor.
+
+    Cores with AMX, which take one side of a product as it lies, keep their products.
+    """
+    return processor_has("avx2") and not processor_has("amx_tile")
+
+
+def _are_summed(count: int) -> bool:
+    """Whether so many sums are taken in one walk by the program that is traced."""
+    few = 1 < count <= _SUMMED
+    return few and _by_sums.get() and jax.default_backend() == "cpu"
+
+
+def sum_last(x: jax.Array, *, beside: int) -> jax.Array:
+    """x summed over its last axis.
+
+    In programs of `jit_by_sums` the sums along another axis, if they are few, are taken
+    in one walk, which reads once what they have in common.
+
+    Args:
+      x: a product, not computed before.
+      beside: the other axis, from 0.
+    """
+    count = x.shape[beside]
+    if not _are_summed(count):
+        return x.sum(axis=-1)
+    parts = [jax.lax.index_in_dim(x, i, beside, keepdims=False) for i in range(count)]
+    zeros = [jnp.zeros((), x.dtype)] * count
+    sums = jax.lax.reduce(parts, zeros, _added, (x.ndim - 2,))
+    return jnp.stack(sums, axis=beside)
+
+
+def _added(a, b):
+    return [one + other for one, other in zip(a, b, strict=True)]
+
+
 def product_dtype(name: str, *, few_rows: bool = False) -> jnp.dtype:
     """The dtype that a settings value 'auto', 'float32' or 'bfloat16' stands for.
 
@@ -174,25 +244,28 @@ def read_once(
 ) -> jax.Array:
     """x w^T as `times_transposed`, for reading: of w no copy is laid out.
 
-    AMX takes a product's left side as it lies and packs its right side: few rows then
-    stand on the right. For the others XLA packs what lies transposed at its rate.
+    In programs of `jit_by_sums` few rows are sums. AMX takes a product's left side as
+    it lies and packs its right side: few rows stand on the right. Else XLA packs what
+    lies transposed at its rate.
     """
-    if x_ND.shape[0] > _FEW or not processor_has("amx_tile"):
+    rows = x_ND.shape[0]
+    if _are_summed(rows) and rows % min(rows, _AT_ONCE) == 0:
+        return _summed(x_ND, w_FD).astype(dtype or x_ND.dtype)
+    if rows > _FEW or not processor_has("amx_tile"):
         return jnp.einsum("nd,fd->nf", x_ND, w_FD, preferred_element_type=dtype)
     y_FN = jnp.einsum("fd,nd->fn", w_FD, x_ND, preferred_element_type=dtype)
     return in_rows(y_FN, always=True).T  # in rows: else XLA turns the product around
 
 
-def read_faster_transposed(w_DF: jax.Array) -> bool:
-    """Whether few rows read w faster as w_FD, by `read_once`, than by `product`.
-
-    They do where what one output needs lies together. But without AMX 64 rows of w_FD
-    are packed side by side, and long ones in bfloat16 are in each other's way in the
-    caches: what narrows, as a feed-forward's way down, is read as it is.
-    """
-    narrows = w_DF.shape[0] > w_DF.shape[1]
-    packed = w_DF.dtype == jnp.bfloat16 and not processor_has("amx_tile")
-    return not (narrows and packed)
+def _summed(x_ND, w_FD):
+    """x w^T in float32, of R rows in each walk."""
+    rows, depth = x_ND.shape
+    x_GRD = x_ND.reshape(-1, min(rows, _AT_ONCE), depth).astype(jnp.float32)
+    # kept apart: XLA would compute x anew for each column, and before a loop's first
+    # step a copy of all weights in float32
+    x_GRD, w_FD = jax.lax.optimization_barrier((x_GRD, w_FD))
+    products_GRFD = x_GRD[:, :, None] * w_FD.astype(jnp.float32)[None, None]
+    return sum_last(products_GRFD, beside=1).reshape(rows, -1)
 
 
 def wide_product(a: jax.Array, b: jax.Array) -> jax.Array:
