@@ -161,7 +161,9 @@ def test_sums_read_bfloat16_weights_as_they_are_in_every_step(summing):
     x, w = jnp.ones((2, 128), "bfloat16"), jnp.ones((128, 128), "bfloat16")
 
     def loop(x, w):
-        step = lambda _, x: product.read_once(x, w) / 128  # noqa: E731
+        def step(_, x):
+            return product.read_once(x, w) / 128
+
         return jax.lax.fori_loop(0, 3, step, x)
 
     program = product.jit_by_sums(loop).lower(x, w).compile()
@@ -186,6 +188,16 @@ def test_an_error_while_a_program_is_traced_ends_it(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         product.lower_by_onednn(fail, 1)
     assert not product.by_onednn()
+
+
+def test_an_error_while_a_program_by_sums_is_traced_ends_it(summing):
+    def fail(x):
+        assert product._by_sums.get()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        product.jit_by_sums(fail)(1)
+    assert not product._by_sums.get()
 
 
 def test_large_products_are_onednn_s_and_programs_outlive_their_call(monkeypatch):

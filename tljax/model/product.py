@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
 _FEW = 32  # rows of a product that takes as long as its weights are read
-_SUMMED = 8  # rows, at most, whose products are sums
-_AT_ONCE = 4  # of these in one walk: eight results are in each other's way in caches
+_SUMMED = 8  # rows, or heads of shared keys, at most, whose products are sums
+_AT_ONCE = 4  # rows in one walk: eight results are in each other's way in caches
 
 
 @functools.cache
