@@ -129,12 +129,15 @@ def jit_by_sums(function: Callable, **more) -> Callable:
     as memory gives them, if the compiler may add in any order: what "fast math" stands
     for here, as XLA still honours infinities, NaN and division.
 
+    Which it is, is seen at the first call: before, JAX need not know its devices.
+
     Args:
       function: to be compiled; its derivative is not to be had.
       more: of jax.jit.
+
+    Returns:
+      The function, compiled; its `program()` is what jax.jit returned.
     """
-    if not sums_are_faster():
-        return jax.jit(function, **more)
 
     @functools.wraps(function)
     def traced(*args, **named):
@@ -144,22 +147,34 @@ def jit_by_sums(function: Callable, **more) -> Callable:
         finally:
             _by_sums.reset(token)
 
-    options = {"xla_cpu_enable_fast_math": True, "xla_cpu_prefer_vector_width": 512}
-    return jax.jit(traced, compiler_options=options, **more)
+    @functools.cache
+    def program():
+        if not sums_are_faster():
+            return jax.jit(function, **more)
+        options = {"xla_cpu_enable_fast_math": True, "xla_cpu_prefer_vector_width": 512}
+        return jax.jit(traced, compiler_options=options, **more)
+
+    @functools.wraps(function)
+    def compiled(*args, **named):
+        return program()(*args, **named)
+
+    compiled.program = program
+    return compiled
 
 
 def sums_are_faster() -> bool:
-    """Whether sums beat products of few rows on this machine's processor.
+    """Whether sums beat products of few rows on the default device.
 
     Cores with AMX, which take one side of a product as it lies, keep their products.
     """
+    if jax.default_backend() != "cpu":
+        return False
     return processor_has("avx2") and not processor_has("amx_tile")
 
 
 def _are_summed(count: int) -> bool:
     """Whether so many sums are taken in one walk by the program that is traced."""
-    few = 1 < count <= _SUMMED
-    return few and _by_sums.get() and jax.default_backend() == "cpu"
+    return _by_sums.get() and 1 < count <= _SUMMED
 
 
 def sum_last(x: jax.Array, *, beside: int) -> jax.Array:
